@@ -1,0 +1,336 @@
+"""Compact batches: the live nodes of many chains, padded to the longest, and their labels.
+
+Legend: B chains, N nodes (roots first, then leaf groups), T triples of the whole batch,
+M longest head, L longest leaf group, S masked spans, Q entity queries, P labelled positions.
+Flat positions index the (B * N) nodes row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmert.chain import NAME_LEAF, ROOT, TAIL_LEAF, LeafyChain
+from graphmert.masking import IGNORE, MaskedChain
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the objectives of one batch ask; an absent objective has length-zero tensors.
+
+    Attributes:
+        mlm_position_P, mlm_label_P: flat positions of masked roots and their token ids.
+        sbo_left_P, sbo_right_P, sbo_offset_P, sbo_label_P: flat positions of the roots beside
+            a masked span, place in the span, token id.
+        leaf_position_P, leaf_label_P: flat positions of masked tail leaves and token ids.
+        relation_triple_P, relation_label_P: triple index in the batch and relation index.
+        entity_triple_Q: triple index of each entity query.
+        entity_positive_Q: column of its true name among the batch's names.
+        entity_excluded_QC: bool, names that are also true for the query and must not count
+            as negatives.
+        names: chains of the candidate names, or None.
+        name_entity_C: rows of the entity table, one per name.
+    """
+
+    mlm_position_P: Tensor
+    mlm_label_P: Tensor
+    sbo_left_P: Tensor
+    sbo_right_P: Tensor
+    sbo_offset_P: Tensor
+    sbo_label_P: Tensor
+    leaf_position_P: Tensor
+    leaf_label_P: Tensor
+    relation_triple_P: Tensor
+    relation_label_P: Tensor
+    entity_triple_Q: Tensor
+    entity_positive_Q: Tensor
+    entity_excluded_QC: Tensor
+    names: ChainBatch | None = None
+    name_entity_C: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ChainBatch:
+    """Live nodes of B chains.
+
+    Attributes:
+        token_BN: int64, token ids (or vector rows), 0 at padding.
+        padding_mask_BN: bool, True at real nodes.
+        kind_BN: int64, ROOT, TAIL_LEAF or NAME_LEAF.
+        root_BN: int64, index of the node's root in its chain.
+        triple_BN: int64, triple index in the batch, -1 for roots and padding.
+        slot_BN: int64, place in the tail or in the relation name.
+        relation_T, row_T, head_start_T, head_end_T: relation, chain, head span of each triple.
+        ordinal_T: int64, how many earlier triples of the chain hang on the same root.
+        head_index_TM, head_mask_TM: flat positions of head roots.
+        leaf_index_TL, leaf_mask_TL: flat positions of all leaves of a triple, names included.
+        tail_mask_TL: True at tail leaves only.
+        vectors_BNC: optional float input vectors in place of tokens.
+        labels: what is asked, or None.
+        n_samples: B.
+    """
+
+    token_BN: Tensor
+    padding_mask_BN: Tensor
+    kind_BN: Tensor
+    root_BN: Tensor
+    triple_BN: Tensor
+    slot_BN: Tensor
+    relation_T: Tensor
+    row_T: Tensor
+    head_start_T: Tensor
+    head_end_T: Tensor
+    ordinal_T: Tensor
+    head_index_TM: Tensor
+    head_mask_TM: Tensor
+    leaf_index_TL: Tensor
+    leaf_mask_TL: Tensor
+    tail_mask_TL: Tensor
+    vectors_BNC: Tensor | None = None
+    labels: Labels | None = field(default=None)
+
+    @property
+    def n_samples(self) -> int:
+        return int(self.token_BN.shape[0])
+
+    @property
+    def n_triples(self) -> int:
+        return int(self.relation_T.shape[0])
+
+    def to(self, device: torch.device | str) -> ChainBatch:
+        """Move every tensor to a device."""
+        return _move(self, device)
+
+    def counts(self) -> dict[str, int]:
+        """How many predictions each objective makes on this batch, before any forward pass."""
+        if self.labels is None:
+            return {}
+        asked = {
+            "mlm": len(self.labels.mlm_label_P),
+            "sbo": len(self.labels.sbo_label_P),
+            "leaf": len(self.labels.leaf_label_P),
+            "relation": len(self.labels.relation_label_P),
+            "entity": len(self.labels.entity_positive_Q),
+        }
+        sums = {f"{name}_sum": self.n_samples for name in asked}
+        return asked | sums | {"nodes": asked["mlm"] + asked["leaf"]}
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    moved = {}
+    for item in fields(value):
+        old = getattr(value, item.name)
+        if isinstance(old, Tensor):
+            moved[item.name] = old.to(device)
+        elif isinstance(old, ChainBatch | Labels):
+            moved[item.name] = _move(old, device)
+    return replace(value, **moved)
+
+
+@dataclass(frozen=True)
+class RelationNames:
+    """Token ids of each relation's words; row `n_relations` stands for a hidden relation."""
+
+    tokens: tuple[tuple[int, ...], ...] = ()
+
+    def of(self, relation: int) -> tuple[int, ...]:
+        return self.tokens[relation] if self.tokens else ()
+
+
+def collate(
+    chains: Sequence[LeafyChain],
+    *,
+    relation_names: RelationNames | None = None,
+    pad_id: int = 0,
+    vectors: np.ndarray | None = None,
+) -> ChainBatch:
+    """Lay chains out as one compact batch.
+
+    Args:
+        chains: B chains; a triple's leaves follow the roots in order of the chain's triples.
+        relation_names: if given, each leaf group begins with its relation's words.
+        vectors: float table (n, C); the chain's integers are then rows of it, -1 is masked.
+    Returns:
+        A batch with N = the largest number of live nodes.
+    """
+    names = relation_names or RelationNames()
+    columns = [_columns(chain, names) for chain in chains]
+    n_nodes = max((len(c[0]) for c in columns), default=1)
+    n_chains = len(chains)
+    table = np.zeros((5, n_chains, n_nodes), dtype=np.int64)
+    table[0] = pad_id
+    table[3] = -1
+    padding_mask = np.zeros((n_chains, n_nodes), dtype=bool)
+    offset = 0
+    heads: list[np.ndarray] = []
+    leaves: list[np.ndarray] = []
+    tail_flags: list[np.ndarray] = []
+    rows: list[tuple[int, int, int, int, int]] = []
+    for row, (chain, column) in enumerate(zip(chains, columns, strict=True)):
+        size = column.shape[1]
+        table[:, row, :size] = column
+        table[3, row, :size] += np.where(column[3] >= 0, offset, 0)
+        padding_mask[row, :size] = True
+        first = len(chain.roots)
+        ordinals: dict[int, int] = {}
+        for triple in chain.triples:
+            n_name, n_tail = len(names.of(triple.relation)), len(triple.tail)
+            base = row * n_nodes
+            heads.append(np.arange(base + triple.head_start, base + triple.head_end))
+            leaves.append(np.arange(base + first, base + first + n_name + n_tail))
+            tail_flags.append(np.arange(n_name + n_tail) >= n_name)
+            ordinal = ordinals.get(triple.head_start, 0)
+            ordinals[triple.head_start] = ordinal + 1
+            rows.append((triple.relation, row, triple.head_start, triple.head_end, ordinal))
+            first += n_name + n_tail
+        offset += len(chain.triples)
+    per_triple = np.array(rows, dtype=np.int64).reshape(-1, 5)
+    head_index, head_mask = _ragged(heads)
+    leaf_index, leaf_mask = _ragged(leaves)
+    tail_mask = _ragged(tail_flags)[0].astype(bool)
+    lookup = None
+    if vectors is not None:
+        lookup = torch.from_numpy(np.ascontiguousarray(vectors[table[0].clip(min=0)], dtype=np.float32))
+    tensor = torch.from_numpy
+    return ChainBatch(
+        *(tensor(table[0]), tensor(padding_mask)),
+        *(tensor(table[i].copy()) for i in range(1, 5)),
+        *(tensor(per_triple[:, i].copy()) for i in range(5)),
+        *(tensor(head_index), tensor(head_mask), tensor(leaf_index), tensor(leaf_mask)),
+        tensor(tail_mask),
+        vectors_BNC=lookup,
+    )
+
+
+def _columns(chain: LeafyChain, names: RelationNames) -> np.ndarray:
+    """int64 (5, n): token, kind, root, triple, slot of the chain's live nodes."""
+    n_roots = len(chain.roots)
+    token, kind, root, triple_of, slot = [list(chain.roots)], [ROOT] * n_roots, [], [], []
+    root = list(range(n_roots))
+    triple_of = [-1] * n_roots
+    slot = [0] * n_roots
+    for index, triple in enumerate(chain.triples):
+        name = names.of(triple.relation)
+        size = len(name) + len(triple.tail)
+        token.append([*name, *triple.tail])
+        kind += [NAME_LEAF] * len(name) + [TAIL_LEAF] * len(triple.tail)
+        root += [triple.head_start] * size
+        triple_of += [index] * size
+        slot += [*range(len(name)), *range(len(triple.tail))]
+    flat = [t for part in token for t in part]
+    return np.array([flat, kind, root, triple_of, slot], dtype=np.int64)
+
+
+def _ragged(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pad rows of different lengths with zeros: (int64 (T, longest), bool mask)."""
+    longest = max((len(row) for row in rows), default=0)
+    index = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=bool)
+    for i, row in enumerate(rows):
+        index[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return index, mask
+
+
+def collate_masked(
+    masked: Sequence[MaskedChain],
+    *,
+    relation_names: RelationNames | None = None,
+    pad_id: int = 0,
+    names: ChainBatch | None = None,
+    name_entities: np.ndarray | None = None,
+    excluded: Sequence[frozenset[int]] = (),
+    vectors: np.ndarray | None = None,
+) -> ChainBatch:
+    """Collate masked chains with their labels.
+
+    Args:
+        names, name_entities: encoded candidates of MNM-entity and their entity rows.
+        excluded: for each entity query in order, entity rows that are true as well.
+    """
+    batch = collate(
+        [m.chain for m in masked], relation_names=relation_names, pad_id=pad_id, vectors=vectors
+    )
+    n_nodes = int(batch.token_BN.shape[1])
+    mlm: list[np.ndarray] = []
+    sbo: list[np.ndarray] = []
+    leaf: list[np.ndarray] = []
+    relation: list[tuple[int, int]] = []
+    entity: list[tuple[int, int]] = []
+    leaf_index = batch.leaf_index_TL.numpy()
+    tail_mask = batch.tail_mask_TL.numpy()
+    triple = 0
+    for row, item in enumerate(masked):
+        asked = np.flatnonzero(item.root_labels != IGNORE)
+        mlm.append(np.stack([asked + row * n_nodes, item.root_labels[asked]]))
+        sbo.extend(_span_boundary(item, row * n_nodes))
+        for index, labels in enumerate(item.leaf_labels):
+            positions = leaf_index[triple][tail_mask[triple]]
+            asked = np.flatnonzero(labels != IGNORE)
+            if len(asked):
+                leaf.append(np.stack([positions[asked], labels[asked]]))
+            if item.relation_labels[index] != IGNORE:
+                relation.append((triple, int(item.relation_labels[index])))
+            if item.entity_labels[index] >= 0:
+                entity.append((triple, int(item.entity_labels[index])))
+            triple += 1
+    mlm_t = torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *mlm], axis=1))
+    sbo_t = torch.from_numpy(np.concatenate([np.zeros((4, 0), np.int64), *sbo], axis=1))
+    leaf_t = torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *leaf], axis=1))
+    relation_t = torch.tensor(relation, dtype=torch.int64).reshape(-1, 2)
+    entity_triples, positives, not_negative = _entity_labels(entity, name_entities, excluded)
+    labels = Labels(
+        *(mlm_t[0], mlm_t[1]),
+        *(sbo_t[i] for i in range(4)),
+        *(leaf_t[0], leaf_t[1]),
+        *(relation_t[:, 0], relation_t[:, 1]),
+        *(entity_triples, positives, not_negative),
+        names=names,
+        name_entity_C=None if name_entities is None else torch.from_numpy(name_entities),
+    )
+    return replace(batch, labels=labels)
+
+
+def _span_boundary(item: MaskedChain, base: int) -> list[np.ndarray]:
+    """int64 (4, tokens): left root, right root, place in span, label, for each masked span."""
+    n_roots = len(item.chain.roots)
+    rows = []
+    for start, end in item.spans:
+        if start == 0 or end == n_roots:
+            continue
+        place = np.arange(end - start)
+        rows.append(
+            np.stack(
+                [
+                    np.full_like(place, base + start - 1),
+                    np.full_like(place, base + end),
+                    place,
+                    item.root_labels[start:end],
+                ]
+            )
+        )
+    return rows
+
+
+def _entity_labels(
+    entity: Sequence[tuple[int, int]],
+    name_entities: np.ndarray | None,
+    excluded: Sequence[frozenset[int]],
+) -> tuple[Tensor, Tensor, Tensor]:
+    if name_entities is None:
+        none = torch.zeros(0, dtype=torch.int64)
+        return none, none, torch.zeros(0, 0, dtype=torch.bool)
+    column = {int(row): i for i, row in enumerate(name_entities)}
+    pairs = torch.tensor(entity, dtype=torch.int64).reshape(-1, 2)
+    positives = torch.tensor([column[e] for _, e in entity], dtype=torch.int64)
+    not_negative = torch.zeros(len(entity), len(column), dtype=torch.bool)
+    for query, true_tails in enumerate(excluded):
+        for other in true_tails:
+            if other in column and other != entity[query][1]:
+                not_negative[query, column[other]] = True
+    return pairs[:, 0], positives, not_negative

@@ -1,0 +1,234 @@
+"""Cut documents into sequences that fit the encoder, at sentence ends where possible."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from graphmert.errors import ConfigError
+from graphmert.shards import Ledger
+from graphmert.store import check_table, make_table
+from graphmert.tokens import Encoding, Tokenizer
+
+Span = tuple[int, int]
+
+_BATCH = 2_048
+_END = re.compile(
+    r"""(?P<mark>[.!?…]+)["'”’)\]]*(?P<gap>\s+)(?=(?P<next>\S+))   # mark, closing, blank
+      | (?P<paragraph>[ \t]*(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*)  # blank line
+      | (?P<wide>[。！？]+[”’）]*\s*)                             # no blank follows these
+    """,
+    re.VERBOSE,
+)
+_WORD = re.compile(r"\S+")
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
+_OPENING = "\"'“‘([¿¡"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# These are followed by more of the sentence.
+_ABBREVIATIONS = _words(
+    "e.g i.e cf vs viz al dr mr mrs ms prof st sr jr fig figs eq eqs no nos vol pp ref refs sec "
+    "ch sp spp subsp var ssp approx ca resp incl ed eds dept inc ltd co corp univ jan feb mar apr "
+    "jun jul aug sep sept oct nov dec p.o i.v i.m s.c"
+)
+# These may end one; it ends if the next word is one that starts sentences.
+_UNSURE = _words("etc a.m p.m u.s u.k ph.d")
+_STARTERS = _words(
+    "the this that these those it its they he she we in on at for from with by as a an if when "
+    "while where although however thus therefore moreover furthermore also there here"
+)
+
+
+def sentences(text: str) -> list[Span]:
+    """Return the sentences of a text as half-open character spans, without outer blanks.
+
+    A sentence ends at . ! ? … before a blank and anything but a lower-case letter, at a blank
+    line, and at 。！？. Abbreviations (e.g., i.e., Dr., Fig. …), decimals and initials do not end
+    one; "etc." and a single capital do where the next word is one that starts sentences.
+    """
+    spans: list[Span] = []
+    start = 0
+    for match in _END.finditer(text):
+        if match["mark"] and not _ends_sentence(text, start, match):
+            continue
+        _append_stripped(spans, text, start, match.end())
+        start = match.end()
+    _append_stripped(spans, text, start, len(text))
+    return spans
+
+
+def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
+    if len(re.findall(r"\r\n|\n|\r", match["gap"])) > 1:
+        return True
+    following = match["next"].lstrip(_OPENING)
+    if not following or following[0].islower():
+        return False
+    if match["mark"] != ".":
+        return True
+    found = _LAST_WORD.search(text, max(start, match.start() - 40), match.start())
+    word = found.group() if found else ""
+    if word.lower() in _ABBREVIATIONS:
+        return False
+    if word.lower() in _UNSURE or (len(word) == 1 and word.isalpha() and word.isupper()):
+        return following.rstrip(",;:").lower() in _STARTERS
+    return True
+
+
+def _append_stripped(spans: list[Span], text: str, start: int, end: int) -> None:
+    piece = text[start:end]
+    stripped = piece.strip()
+    if stripped:
+        first = start + len(piece) - len(piece.lstrip())
+        spans.append((first, first + len(stripped)))
+
+
+def make_sequences(
+    documents: pa.Table, tokenizer: Tokenizer, *, max_tokens: int = 126
+) -> tuple[pa.Table, Ledger]:
+    """Cut every document into sequences of at most `max_tokens` tokens.
+
+    Sentences are packed while they fit; a sentence that does not fit alone is cut between
+    words, and a word that does not fit alone is cut inside. The sequences of a document cover
+    all of it but blanks, in order, without overlap.
+
+    Args:
+        documents: the documents table.
+        tokenizer: counts the tokens of each sequence's own text.
+        max_tokens: without the two tokens that the chain adds.
+
+    Returns:
+        The sequences table (seq_id is "DOC_ID#0", "DOC_ID#1", …), and the ledger, which counts
+        words: kept whole, cut, or lost. A document without text counts as one.
+
+    Raises:
+        ConfigError: max_tokens below 1.
+    """
+    if max_tokens < 1:
+        raise ConfigError("max_tokens is too small", got=max_tokens, expected="at least 1")
+    check_table("corpus/documents", documents)
+    ledger = Ledger("sequences")
+    columns: dict[str, list[object]] = {"seq_id": [], "doc_id": [], "start": [], "end": []}
+    for first in range(0, documents.num_rows, _BATCH):
+        batch = documents.slice(first, _BATCH)
+        texts: list[str] = batch["text"].to_pylist()
+        encodings = tokenizer.encode_batch(texts)
+        for doc_id, text, encoding in zip(
+            batch["doc_id"].to_pylist(), texts, encodings, strict=True
+        ):
+            spans = _cut(text, encoding, tokenizer, max_tokens, ledger, doc_id)
+            for index, (start, end) in enumerate(spans):
+                columns["seq_id"].append(f"{doc_id}#{index}")
+                columns["doc_id"].append(doc_id)
+                columns["start"].append(start)
+                columns["end"].append(end)
+    return make_table("corpus/sequences", columns), ledger.check()
+
+
+def _cut(
+    text: str,
+    encoding: Encoding,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    ledger: Ledger,
+    doc_id: str,
+) -> list[Span]:
+    stripped = text.strip()
+    if not stripped:
+        ledger.offered()
+        ledger.leave_out("document without text", example=doc_id)
+        return []
+    n_words = len(text.split())
+    ledger.offered(n_words)
+    if len(encoding) <= max_tokens and len(stripped) == len(text):
+        ledger.keep(n_words)
+        return [(0, len(text))]
+    spans = _pack_checked(text, encoding, tokenizer, max_tokens)
+    # A span that starts or ends inside a word has cut it.
+    words = [match.span() for match in _WORD.finditer(text)]
+    starts, ends = {start for start, _ in spans}, {end for _, end in spans}
+    covered = np.zeros(len(text) + 1, dtype=np.int64)
+    for start, end in spans:
+        covered[start] += 1
+        covered[end] -= 1
+    inside = np.cumsum(covered) > 0
+    cuts = np.array(sorted(starts | ends))
+    for start, end in words:
+        example = f"{doc_id} [{start}, {end})"
+        if not inside[start:end].all():
+            ledger.leave_out("word with a character over the budget", example=example)
+        elif np.searchsorted(cuts, end, "left") > np.searchsorted(cuts, start, "right"):
+            ledger.leave_out("word longer than the budget, kept in pieces", example=example)
+        else:
+            ledger.keep()
+    return spans
+
+
+def _pack_checked(
+    text: str, encoding: Encoding, tokenizer: Tokenizer, max_tokens: int
+) -> list[Span]:
+    """Pack by the document's own tokens, then cut again what has more tokens on its own."""
+    token_starts = encoding.offsets[:, 0]
+
+    def fits_estimate(start: int, end: int) -> bool:
+        first, last = np.searchsorted(token_starts, (start, end))
+        return bool(last - first <= max_tokens)
+
+    def fits(start: int, end: int) -> bool:
+        return len(tokenizer.encode(text[start:end])) <= max_tokens
+
+    spans = _pack(text, sentences(text), fits_estimate)
+    counts = [len(one) for one in tokenizer.encode_batch([text[a:b] for a, b in spans])]
+    checked: list[Span] = []
+    for (start, end), count in zip(spans, counts, strict=True):
+        if count <= max_tokens:
+            checked.append((start, end))
+        else:
+            again = _pack(text, [(start, end)], fits)
+            checked.extend(span for span in again if fits(*span))
+    return checked
+
+
+def _pack(text: str, units: list[Span], fits: Callable[[int, int], bool]) -> list[Span]:
+    """Join neighbouring sentences while they fit; cut those that do not fit alone."""
+
+    def words(start: int, end: int) -> list[Span]:
+        found = [match.span() for match in _WORD.finditer(text, start, end)]
+        return _join(found, fits, lambda a, b: _cut_word(a, b, fits))
+
+    return _join(units, fits, words)
+
+
+def _join(
+    units: list[Span],
+    fits: Callable[[int, int], bool],
+    finer: Callable[[int, int], list[Span]],
+) -> list[Span]:
+    joined: list[Span] = []
+    for start, end in units:
+        if joined and fits(joined[-1][0], end):
+            joined[-1] = (joined[-1][0], end)
+        elif fits(start, end):
+            joined.append((start, end))
+        else:
+            joined.extend(finer(start, end))
+    return joined
+
+
+def _cut_word(start: int, end: int, fits: Callable[[int, int], bool]) -> list[Span]:
+    """Cut a word into the longest pieces that fit, at least one character each."""
+    pieces: list[Span] = []
+    while start < end:
+        low, high = start + 1, end
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(start, middle) else (low, middle - 1)
+        pieces.append((start, low))
+        start = low
+    return pieces

@@ -1,0 +1,187 @@
+"""Node embeddings: tokens or vectors, positions, relations, and hierarchical graph attention.
+
+Legend: B batch, N nodes, D width, T triples, M head tokens, L leaves of a triple, E relations,
+Q rank. Row E of every relation table stands for a hidden relation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphmert.batch import ChainBatch
+from graphmert.chain import NAME_LEAF, ROOT
+
+HGATForm = Literal["none", "full", "low_rank"]
+Positions = Literal["absolute", "rotary", "none"]
+
+
+class HGAT(nn.Module):
+    """Fuse each triple's head and relation into its leaves.
+
+    e_ij = LeakyReLU(a_r . [W_r t_i ; W_r h_j]);  alpha_ij = softmax_j(e_ij);
+    t_i' = t_i + sum_j alpha_ij W_r h_j, for every leaf i and head token j of a triple.
+    All triples of a batch at once. "full": one D x D matrix a relation; "low_rank":
+    W_r = W + U_r V_r.
+
+    Source: GraphMERT, H-GAT. Differs: low_rank shares W; none in form full.
+    Checked by: tests/golden/test_hgat.py
+    """
+
+    def __init__(
+        self, width: int, n_relations: int, *, form: HGATForm, rank: int, slope: float
+    ) -> None:
+        super().__init__()
+        self.form = form
+        self.slope = slope
+        n_rows = n_relations + 1
+        self.score = nn.Parameter(torch.empty(n_rows, 2, width))
+        if form == "full":
+            self.matrix = nn.Parameter(torch.empty(n_rows, width, width))
+        else:
+            self.shared = nn.Parameter(torch.empty(width, width))
+            self.left = nn.Parameter(torch.empty(n_rows, width, rank))
+            self.right = nn.Parameter(torch.empty(n_rows, rank, width))
+
+    def reset_parameters(self, *, std: float, generator: torch.Generator | None = None) -> None:
+        """Draw every parameter from N(0, std)."""
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=std, generator=generator)
+
+    def project(self, x_TMD: Tensor, relation_T: Tensor) -> Tensor:
+        """W_r x for every row of every triple: (T, M, D) -> (T, M, D)."""
+        if self.form == "low_rank":
+            low_TMQ = torch.einsum("tmd,tqd->tmq", x_TMD, self.right[relation_T])
+            return x_TMD @ self.shared.T + torch.einsum(
+                "tmq,tdq->tmd", low_TMQ, self.left[relation_T]
+            )
+        order_T = torch.argsort(relation_T, stable=True)
+        relations, sizes = torch.unique_consecutive(relation_T[order_T], return_counts=True)
+        parts = [
+            block @ self.matrix[relation].T
+            for relation, block in zip(
+                relations.tolist(), torch.split(x_TMD[order_T], sizes.tolist()), strict=True
+            )
+        ]
+        return torch.cat(parts)[torch.argsort(order_T)]
+
+    def forward(
+        self, leaf_TLD: Tensor, head_TMD: Tensor, head_mask_TM: Tensor, relation_T: Tensor
+    ) -> Tensor:
+        """Return what is added to each leaf, (T, L, D)."""
+        head_TMD = self.project(head_TMD, relation_T)
+        score_T2D = self.score[relation_T]
+        from_leaf_TL = torch.einsum(
+            "tld,td->tl", self.project(leaf_TLD, relation_T), score_T2D[:, 0]
+        )
+        from_head_TM = torch.einsum("tmd,td->tm", head_TMD, score_T2D[:, 1])
+        e_TLM = F.leaky_relu(from_leaf_TL[:, :, None] + from_head_TM[:, None, :], self.slope)
+        if e_TLM.dtype != torch.float64:
+            e_TLM = e_TLM.float()
+        e_TLM = e_TLM.masked_fill(~head_mask_TM[:, None, :], float("-inf"))
+        alpha_TLM = e_TLM.softmax(-1).to(head_TMD.dtype)
+        return alpha_TLM @ head_TMD
+
+
+class NodeEmbedding(nn.Module):
+    """Turn a `ChainBatch` into the encoder's input (B, N, D).
+
+    Roots: token (or projected vector) + position + type row 0. Leaves: token + their root's
+    position + slot + type row 1 + relation embedding + H-GAT. Then LayerNorm and dropout.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        vocab_size: int,
+        pad_id: int,
+        input_width: int | None,
+        n_positions: int,
+        position_offset: int,
+        positions: Positions,
+        n_types: int,
+        n_slots: int,
+        n_name_slots: int,
+        n_relations: int,
+        relation_embedding: bool,
+        relation_dropout: float,
+        hgat: HGATForm,
+        hgat_rank: int,
+        hgat_slope: float,
+        norm: bool,
+        norm_eps: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, width, padding_idx=pad_id)
+        self.vector = None if input_width is None else nn.Linear(input_width, width)
+        self.mask_vector = None if input_width is None else nn.Parameter(torch.zeros(width))
+        absolute = positions == "absolute"
+        self.position = nn.Embedding(n_positions + position_offset, width) if absolute else None
+        self.position_offset = position_offset
+        self.node_type = nn.Embedding(n_types, width) if n_types else None
+        self.slot = nn.Embedding(n_slots, width) if n_slots else None
+        self.name_slot = nn.Embedding(n_name_slots, width) if n_name_slots else None
+        self.relation = nn.Embedding(n_relations + 1, width) if relation_embedding else None
+        self.relation_dropout = nn.Dropout(relation_dropout)
+        self.hgat = None
+        if hgat != "none":
+            self.hgat = HGAT(width, n_relations, form=hgat, rank=hgat_rank, slope=hgat_slope)
+        self.norm = nn.LayerNorm(width, eps=norm_eps) if norm else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: ChainBatch) -> Tensor:
+        if batch.vectors_BNC is None:
+            token_BND = self.token(batch.token_BN)
+        else:
+            assert self.vector is not None and self.mask_vector is not None
+            masked_BN1 = (batch.token_BN < 0)[..., None]
+            vector_BND = self.vector(batch.vectors_BNC)
+            token_BND = torch.where(masked_BN1, self.mask_vector.to(vector_BND.dtype), vector_BND)
+        x_BND = token_BND
+        if batch.n_triples:
+            x_BND = self._add_relations(token_BND, batch)
+        leaf_BN = batch.kind_BN != ROOT
+        if self.position is not None:
+            x_BND = x_BND + self.position(batch.root_BN + self.position_offset)
+        if self.node_type is not None:
+            x_BND = x_BND + self.node_type(leaf_BN.long().clamp(max=self.node_type.num_embeddings - 1))
+        if batch.n_triples and self.slot is not None:
+            named_BN = batch.kind_BN == NAME_LEAF
+            slot_BND = self.slot(batch.slot_BN.clamp(max=self.slot.num_embeddings - 1))
+            x_BND = x_BND + slot_BND * (leaf_BN & ~named_BN)[..., None]
+            if self.name_slot is not None:
+                last = self.name_slot.num_embeddings - 1
+                name_BND = self.name_slot(batch.slot_BN.clamp(max=last))
+                x_BND = x_BND + name_BND * named_BN[..., None]
+        if self.norm is not None:
+            x_BND = self.norm(x_BND)
+        return self.dropout(x_BND)
+
+    def _add_relations(self, token_BND: Tensor, batch: ChainBatch) -> Tensor:
+        """Add the relation embedding and the H-GAT message to the leaves."""
+        if self.relation is None and self.hgat is None:
+            return token_BND
+        width = token_BND.shape[-1]
+        flat = token_BND.reshape(-1, width)
+        added_TLD = flat.new_zeros(*batch.leaf_index_TL.shape, width)
+        if self.relation is not None:
+            relation_TD = self.relation_dropout(self.relation(batch.relation_T))
+            added_TLD = added_TLD + relation_TD[:, None, :]
+        if self.hgat is not None:
+            message_TLD = self.hgat(
+                flat[batch.leaf_index_TL],
+                flat[batch.head_index_TM],
+                batch.head_mask_TM,
+                batch.relation_T,
+            )
+            if self.relation is None:
+                message_TLD = self.relation_dropout(message_TLD)
+            added_TLD = added_TLD + message_TLD
+        live_TL = batch.leaf_mask_TL
+        flat = flat.index_add(0, batch.leaf_index_TL[live_TL], added_TLD[live_TL].to(flat.dtype))
+        return flat.reshape(token_BND.shape)

@@ -1,0 +1,141 @@
+"""Named network shapes, and their parameter counts with the arithmetic."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+
+from graphmert.errors import ConfigError
+from graphmert.model import GraphMERT, GraphMERTConfig
+
+_PAPER_SIZE: dict[str, Any] = {
+    "vocab_size": 30_522,
+    "hidden_size": 512,
+    "n_layers": 12,
+    "n_attn_heads": 8,
+    "ffn_size": 2048,
+    "n_root_slots": 128,
+    "n_leaf_slots": 7,
+    "max_tail_tokens": 7,
+    "n_relations": 28,
+}
+_PAPER_FORM: dict[str, Any] = {
+    "positions": "none",
+    "n_types": 0,
+    "relation_embedding": False,
+    "relation_names": False,
+    "relation_dropout": 0.3,
+    "hgat": "full",
+    "hgat_slope": 0.01,
+    "decay": "weights",
+    "leaf_visibility": "open",
+    "objectives": ("mlm", "sbo", "leaf"),
+    "loss_form": "sum",
+    "norm_eps": 1e-5,
+}
+_REFERENCE_FORM: dict[str, Any] = _PAPER_FORM | {
+    "decay": "logits",
+    "decay_per_attn_head": True,
+    "distance_rule": "reference",
+    "distance_offset": 1,
+    "graph_token": True,
+    "embedding_norm": False,
+    "output_transform": True,
+    "sbo_tied": False,
+    "loss_form": "joint",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": _PAPER_SIZE | _PAPER_FORM,
+    "reference": _PAPER_SIZE | _REFERENCE_FORM,
+    "small": {"hidden_size": 256, "n_layers": 4, "n_attn_heads": 8, "ffn_size": 1024},
+    "tiny": {
+        "hidden_size": 64,
+        "n_layers": 2,
+        "n_attn_heads": 4,
+        "ffn_size": 256,
+        "vocab_size": 2000,
+        "n_positions": 160,
+    },
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": _PAPER_FORM,
+    "reference": _REFERENCE_FORM,
+}
+
+
+def preset_config(name: str, **changes: Any) -> GraphMERTConfig:
+    """The configuration of a preset, with fields changed.
+
+    Raises:
+        ConfigError: no such preset; the message names the nearest one.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        raise ConfigError(
+            "no such preset",
+            where="preset",
+            got=name,
+            expected=", ".join(PRESETS),
+            fix=f"did you mean {near[0]}?" if near else None,
+        )
+    return GraphMERTConfig(**(PRESETS[name] | changes))
+
+
+def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str, Any]:
+    """Count a preset's parameters, with the shapes they come from.
+
+    Returns: {"preset", "n_relations", "n_parameters", "parts": [{"name", "arithmetic", "n"}],
+        "layout": {...}}; layers of equal shape are one part.
+    Checked by: tests/unit/test_presets.py
+    """
+    changes = {} if n_relations is None else {"n_relations": n_relations}
+    config = preset_config(preset, **changes)
+    with torch.device("meta"):
+        model = GraphMERT(config)
+    groups: dict[str, list[tuple[int, ...]]] = {}
+    for name, parameter in model.named_parameters():
+        pieces = [piece for piece in name.split(".") if not piece.isdigit()]
+        groups.setdefault(".".join(pieces), []).append(tuple(parameter.shape))
+    parts = []
+    for name, shapes in groups.items():
+        product = " x ".join(str(size) for size in shapes[0])
+        times = f"{len(shapes)} x ({product})" if len(shapes) > 1 else product
+        size = sum(torch.Size(shape).numel() for shape in shapes)
+        parts.append({"name": name, "arithmetic": times, "n": size})
+    n_nodes = config.n_root_slots * (1 + config.n_leaf_slots)
+    return {
+        "preset": preset,
+        "n_relations": config.n_relations,
+        "n_parameters": sum(part["n"] for part in parts),
+        "parts": parts,
+        "layout": {
+            "roots": config.n_root_slots,
+            "leaves_per_root": config.n_leaf_slots,
+            "nodes": n_nodes,
+            "layers": config.n_layers,
+            "width": config.hidden_size,
+            "attention_heads": config.n_attn_heads,
+        },
+        "flops_per_sequence": _flops(config, n_live=140, n_masked=31, n_dense=n_nodes),
+    }
+
+
+def _flops(config: GraphMERTConfig, *, n_live: int, n_masked: int, n_dense: int) -> dict[str, int]:
+    """Floating-point operations of one training step a sequence: 3 x (2 x multiply-adds)."""
+    width, ffn, layers = config.hidden_size, config.ffn_size, config.n_layers
+    per_node = layers * (4 * width * width + 2 * width * ffn)
+
+    def total(n_nodes: int, n_predicted: int) -> int:
+        attention = layers * 2 * n_nodes * n_nodes * width
+        vocabulary = n_predicted * (width * width + width * config.vocab_size)
+        return 6 * (n_nodes * per_node + attention + vocabulary)
+
+    return {
+        "compact (140 live nodes, 31 masked)": total(n_live, n_masked),
+        "dense (all slots, all logits)": total(n_dense, n_dense),
+    }

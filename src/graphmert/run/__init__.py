@@ -1,0 +1,200 @@
+"""Run the main job: stages, manifest, resume, configuration, --dry-run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphmert.config import load_toml, to_toml
+from graphmert.errors import ConfigError
+from graphmert.progress import Progress, Silent
+from graphmert.run.manifest import Manifest, StageOutput, fingerprint
+from graphmert.run.settings import DataSettings, RunConfig, body_path, kg_path
+from graphmert.shards import sha256_file
+
+STAGES = ("prepare", "train", "extract", "evaluate", "report")
+
+__all__ = ["STAGES", "RunConfig", "RunResult", "demo", "execute", "init_toml", "load"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: exit code (0, or 1 if it yielded less than asked) and a summary."""
+
+    exit_code: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file.
+
+    Args:
+        overrides: "a.b=c" settings that replace those of the file.
+    """
+    return load_toml(path, RunConfig, overrides=overrides)
+
+
+def init_toml(corpus: str | Path | None, kg: str | Path) -> str:
+    """A commented run file for a KG whose definitions are the corpus.
+
+    Raises:
+        ConfigError: a corpus other than the KG's own definitions.
+    """
+    if corpus is not None and str(corpus) != "definitions":
+        raise ConfigError(
+            "only the definitions of the KG's terms can be the corpus so far",
+            where="--corpus",
+            got=str(corpus),
+            expected="definitions",
+        )
+    config = RunConfig(
+        out="run-output",
+        data=DataSettings(kg=str(kg), body="dataset:minilm-l6-384"),
+    )
+    return to_toml(config, comments=True)
+
+
+def execute(
+    config: RunConfig,
+    *,
+    stage: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run all stages up to and including `stage`; finished ones are not done again.
+
+    Returns: exit code 1 where fewer triples were accepted than `extract.min_accepted`.
+    """
+    progress = progress or Silent()
+    last = STAGES.index(stage) if stage is not None else len(STAGES) - 1
+    run_dir = Path(config.out)
+    plan = _Plan(config, run_dir)
+    if dry_run:
+        return RunResult(0, plan.describe(STAGES[: last + 1]))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {"run": str(run_dir), "stages": {}}
+    for name in STAGES[: last + 1]:
+        wanted = plan.fingerprint(name)
+        if plan.manifest.is_done(name, wanted):
+            summary["stages"][name] = "already done"
+            progress.message(f"{name}: already done")
+            continue
+        plan.manifest.run(name, wanted, plan.work(name, wanted, progress))
+        summary["stages"][name] = "done"
+    summary |= plan.results()
+    code = 0
+    accepted = plan.counts("extract").get("n_accepted")
+    if last >= STAGES.index("extract") and accepted is not None:
+        if accepted < config.extract.min_accepted:
+            progress.message(
+                f"{accepted} triples accepted, fewer than extract.min_accepted = "
+                f"{config.extract.min_accepted}; ledger.json names the reasons"
+            )
+            code = 1
+    return RunResult(code, summary)
+
+
+class _Plan:
+    """Which stage depends on what, and how each is done."""
+
+    def __init__(self, config: RunConfig, run_dir: Path) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.kg = kg_path(config.data)
+        self.body = body_path(config.data)
+        self.inputs = {"kg": sha256_file(self.kg)}
+        if self.body is not None and (Path(self.body) / "model.safetensors").is_file():
+            self.inputs["body"] = sha256_file(Path(self.body) / "model.safetensors")
+        dumped = config.model_dump(mode="json", exclude={"out"})
+        header = {
+            "config": dumped,
+            "config_hash": fingerprint(dumped),
+            "inputs": self.inputs,
+            "seed": config.seed,
+        }
+        self.manifest = Manifest(run_dir, header)
+
+    def fingerprint(self, stage: str) -> str:
+        """What the stage's result depends on."""
+        config = self.config.model_dump(mode="json")
+        parts = {
+            "prepare": ["data", "split", "text"],
+            "train": ["model", "masking", "feed", "train", "seed"],
+            "extract": ["extract"],
+            "evaluate": ["evaluate"],
+            "report": [],
+        }[stage]
+        own = {name: config[name] for name in parts}
+        if stage == "prepare":
+            own["vocab_size"] = None if self.body else self.config.model.vocab_size
+            return fingerprint(stage, own, self.inputs)
+        before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
+        return fingerprint(stage, own, before)
+
+    def work(self, stage: str, wanted: str, progress: Progress) -> Callable[[], StageOutput]:
+        """The function that does a stage."""
+        from graphmert.run import stages
+        from graphmert.run.prepare import prepare_stage
+
+        config, run_dir = self.config, self.run_dir
+        stages.set_threads(config.train.n_threads)
+        stages.write_config(config, run_dir)
+        if stage == "train" and stage not in self.manifest.stages:
+            record = run_dir / "model" / "fingerprint.txt"
+            _drop_stale_training(record, wanted)
+        return {
+            "prepare": lambda: prepare_stage(config, run_dir, self.kg, self.body, progress),
+            "train": lambda: stages.train_stage(config, run_dir, wanted, progress),
+            "extract": lambda: stages.extract_stage(config, run_dir, progress),
+            "evaluate": lambda: stages.evaluate_stage(config, run_dir, progress),
+            "report": lambda: stages.report_stage(run_dir),
+        }[stage]
+
+    def counts(self, stage: str) -> dict[str, Any]:
+        """Counts of a finished stage."""
+        return dict(self.manifest.stages.get(stage, {}).get("counts", {}))
+
+    def results(self) -> dict[str, Any]:
+        """What the user wants to see at the end."""
+        found: dict[str, Any] = {}
+        for stage in ("prepare", "train", "extract", "evaluate"):
+            if counts := self.counts(stage):
+                found[stage] = counts
+        if "report" in self.manifest.stages:
+            found["report"] = str(self.run_dir / "report.html")
+        return found
+
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """What would be done, and how much work it is."""
+        from graphmert.run.estimate import estimate
+
+        state = {}
+        fresh = False
+        for name in names:
+            done = not fresh and self._is_done(name)
+            fresh = fresh or not done
+            state[name] = "done" if done else "to do"
+        return {"run": str(self.run_dir), "stages": state} | estimate(self.config, self.kg)
+
+    def _is_done(self, name: str) -> bool:
+        return self.manifest.is_done(name, self.fingerprint(name))
+
+
+def _drop_stale_training(record: Path, wanted: str) -> None:
+    """Checkpoints of other inputs cannot be gone on from: remove them, keep those that fit."""
+    if record.parent.is_dir() and (
+        not record.is_file() or record.read_text(encoding="utf-8") != wanted
+    ):
+        shutil.rmtree(record.parent)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(wanted, encoding="utf-8")
+
+
+def demo(*, offline: bool, out: Path, progress: Progress | None = None) -> RunResult:
+    """Run the demo; see `graphmert.run.demonstration`."""
+    from graphmert.run.demonstration import run_demo
+
+    return run_demo(offline=offline, out=out, progress=progress or Silent())

@@ -1,0 +1,78 @@
+"""Say how large a run is before it starts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from graphmert.kg import read_obo
+from graphmert.run.settings import RunConfig, body_path
+
+_EFFICIENCY = 0.35  # share of the matrix product rate that a training step reaches
+_NODES_PER_CHAIN = 75  # roots and leaves of a definition, measured on GO
+_NODES_PER_NAME = 11
+
+
+def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
+    """Count the input and estimate training from the measured rate of matrix products.
+
+    Returns: sizes, updates, floating-point operations, and seconds on this machine, which are
+        good to a factor of two.
+    """
+    obo = read_obo(kg)
+    n_chains = len(obo.definitions) - config.split.n_valid_heads - config.split.n_test_heads
+    batch = config.train.batch_size
+    if config.train.total_steps is not None:
+        n_updates = config.train.total_steps
+    else:
+        n_updates = max(1, round((config.train.epochs or 1) * n_chains / batch))
+    per_node = _parameters_per_node(config)
+    names = config.feed.n_negatives + 2 * batch
+    nodes = batch * _NODES_PER_CHAIN + names * _NODES_PER_NAME
+    operations = 6.0 * per_node * nodes * n_updates
+    rate = _matrix_rate(config.train.precision)
+    return {
+        "input": {
+            "terms": len(obo.kg.entities),
+            "triples": len(obo.kg.triples),
+            "definitions": len(obo.definitions),
+        },
+        "training": {
+            "updates": n_updates,
+            "samples_per_update": batch,
+            "floating_point_operations": operations,
+            "measured_matrix_products_per_s": rate,
+            "estimated_seconds": round(operations / (rate * _EFFICIENCY)),
+        },
+    }
+
+
+def _parameters_per_node(config: RunConfig) -> int:
+    """Weights that every node passes through."""
+    body = body_path(config.data)
+    if body is not None:
+        from graphmert.pretrained import load_body_config
+
+        shape = load_body_config(body)
+        width, ffn, layers = shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers
+    else:
+        from graphmert.presets import preset_config
+
+        preset = preset_config(config.model.preset, **config.model.changes)
+        width, ffn, layers = preset.hidden_size, preset.ffn_size, preset.n_layers
+    return layers * (4 * width * width + 2 * width * ffn)
+
+
+def _matrix_rate(precision: str) -> float:
+    """Floating-point operations a second of a matrix product of training size, measured."""
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.ones(2048, 512, dtype=dtype), torch.ones(512, 2048, dtype=dtype)
+    a @ b
+    started, n = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.3:
+        a @ b
+        n += 1
+    return round(2 * 2048 * 512 * 2048 * n / (time.perf_counter() - started))

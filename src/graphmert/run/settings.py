@@ -1,0 +1,159 @@
+"""The configuration of a run: one TOML file, every value checked before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from graphmert.config import Settings
+from graphmert.errors import CapabilityError, ConfigError
+from graphmert.masking import MaskingConfig
+from graphmert.recipe import TrainConfig
+
+DATASET = "dataset:"
+SAMPLE = "sample:"
+
+
+class DataSettings(Settings):
+    """Where the corpus, the seed KG and the pretrained body come from."""
+
+    kg: str = Field(
+        description="OBO file (.obo, .obo.gz); dataset:NAME for fetched data; sample:doid for the "
+        "sample inside the package"
+    )
+    corpus: Literal["definitions"] = Field(
+        "definitions", description="definitions: every term's name and definition is a document"
+    )
+    body: str = Field(
+        "",
+        description="folder or hub id of a BERT or RoBERTa body, dataset:NAME, or empty to start "
+        "from random weights",
+    )
+
+
+class SplitSettings(Settings):
+    """Which heads are held out, before anything is injected."""
+
+    n_valid_heads: int = Field(500, ge=1, description="heads for every choice")
+    n_test_heads: int = Field(1000, ge=1, description="heads for the final scores only")
+    seed: int = Field(0, ge=0, description="another seed holds out other heads")
+
+
+class TextSettings(Settings):
+    """How text becomes chains."""
+
+    max_tokens: int = Field(126, ge=8, description="root tokens of a sequence, specials apart")
+    max_tail_tokens: int = Field(16, ge=1, description="longer tails go to the ledger")
+    max_triples_per_chain: int = Field(32, ge=1, description="most triples injected in a chain")
+    inject: Literal["title", "all"] = Field(
+        "title", description="heads that receive triples: the term defined, or every mention"
+    )
+
+
+class ModelSettings(Settings):
+    """The network: a preset for random weights or a body's shape, and what differs from it."""
+
+    preset: str = Field("default", description="shape when there is no body: default, small, tiny")
+    vocab_size: int = Field(8000, ge=100, description="WordPiece vocabulary when there is no body")
+    form: Literal["default", "paper", "reference"] = Field("default", description="encoder form")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the model configuration that differ"
+    )
+
+
+class FeedSettings(Settings):
+    """How training batches are made."""
+
+    n_negatives: int = Field(96, ge=0, description="random entity names in every micro-batch")
+
+
+class ExtractSettings(Settings):
+    """What is asked of which documents, and what is accepted."""
+
+    documents: Literal["test", "all"] = Field(
+        "test", description="documents of the test heads, or every document"
+    )
+    token_scores: bool = Field(True, description="score names by MNM-leaf as well")
+    top_k: int = Field(5, ge=1, description="candidates kept for each query")
+    target_precision: float | None = Field(
+        None, gt=0, lt=1, description="choose the threshold for this precision, not the best F1"
+    )
+    min_accepted: int = Field(1, ge=0, description="fewer accepted triples end with exit code 1")
+    n_formed: int = Field(0, ge=0, description="test triples whose tail is named by tokens alone")
+
+
+class EvaluateSettings(Settings):
+    """Baselines and intervals."""
+
+    n_resamples: int = Field(1000, ge=10, description="bootstrap resamples, by head")
+    frozen_body: bool = Field(True, description="baseline: nearest name by the untrained body")
+    bi_encoder_steps: int = Field(
+        0, ge=0, description="baseline: updates of the same body as bi-encoder; 0 leaves it out"
+    )
+    bi_encoder_batch: int = Field(32, ge=2, description="triples per update of the bi-encoder")
+    bi_encoder_negatives: int = Field(96, ge=0, description="its random names per update")
+    bi_encoder_learning_rate: float = Field(3e-4, gt=0, description="its peak learning rate")
+
+
+class RunConfig(Settings):
+    """One run of the main job."""
+
+    out: str = Field(description="run directory")
+    seed: int = Field(0, ge=0, description="seed of weights, masking and batches")
+    data: DataSettings
+    split: SplitSettings = SplitSettings()
+    text: TextSettings = TextSettings()
+    model: ModelSettings = ModelSettings()
+    masking: MaskingConfig = MaskingConfig()
+    feed: FeedSettings = FeedSettings()
+    train: TrainConfig = TrainConfig(epochs=1, warmup_steps=50, batch_size=32)
+    extract: ExtractSettings = ExtractSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def kg_path(data: DataSettings) -> Path:
+    """Resolve the KG's place to a file.
+
+    Raises:
+        CapabilityError: a data set that is not fetched yet.
+        ConfigError: no such file.
+    """
+    if data.kg.startswith(SAMPLE):
+        from importlib.resources import files
+
+        path = Path(str(files("graphmert") / "data" / f"{data.kg.removeprefix(SAMPLE)}-sample.obo.gz"))
+    elif data.kg.startswith(DATASET):
+        folder = _fetched(data.kg.removeprefix(DATASET))
+        found = sorted(folder.glob("*.obo"))
+        path = found[0] if found else folder / "*.obo"
+    else:
+        path = Path(data.kg)
+    if not path.is_file():
+        raise ConfigError(
+            "the seed KG does not exist", where="data.kg", got=data.kg, expected="an OBO file"
+        )
+    return path
+
+
+def body_path(data: DataSettings) -> str | None:
+    """Resolve the body to a folder or hub id; None where training starts from random weights."""
+    if not data.body:
+        return None
+    if data.body.startswith(DATASET):
+        return str(_fetched(data.body.removeprefix(DATASET)))
+    return data.body
+
+
+def _fetched(name: str) -> Path:
+    from graphmert import datasets
+
+    if not datasets.is_fetched(datasets.find_dataset(name)):
+        raise CapabilityError(
+            "a data set is not on this machine, or damaged",
+            where=f"dataset:{name}",
+            expected=str(datasets.default_root() / name),
+            fix=f"run: graphmert data fetch {name}",
+        )
+    return datasets.default_root() / name

@@ -1,0 +1,141 @@
+"""The five stages: prepare, train, extract, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphmert.config import to_toml
+from graphmert.errors import CheckpointError
+from graphmert.model import GraphMERT
+from graphmert.progress import Progress
+from graphmert.report import render_report
+from graphmert.run.answers import Scorer
+from graphmert.run.evaluation import evaluate_run, ranks_to_table, summarise
+from graphmert.run.extraction import choose_rule, extract_test
+from graphmert.run.forming import form_test_tails
+from graphmert.run.manifest import StageOutput
+from graphmert.run.prepared import Prepared
+from graphmert.run.settings import RunConfig
+from graphmert.run.training import train_run
+from graphmert.shards import atomic_write_json, atomic_write_text, sha256_file, write_table
+
+MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "relations.json")
+
+
+def train_stage(
+    config: RunConfig, run_dir: Path, fingerprint: str, progress: Progress
+) -> StageOutput:
+    """Train, going on from the last checkpoint of the same fingerprint."""
+    prepared = load_prepared(config, run_dir)
+    out = run_dir / "model"
+    result = train_run(config, prepared, out, fingerprint=fingerprint, progress=progress)
+    counts: dict[str, Any] = {
+        "n_updates": result.n_steps,
+        "stop_reason": result.stop_reason,
+        "best_update": result.best_step,
+        "best_valid_loss": result.best_value,
+    }
+    files = [out / name for name in (*MODEL_FILES, "training.jsonl")]
+    return StageOutput(files, counts, timings=result.timings)
+
+
+def load_prepared(config: RunConfig, run_dir: Path) -> Prepared:
+    """Read what the prepare stage wrote."""
+    return Prepared.load(run_dir, max_tail_tokens=config.text.max_tail_tokens)
+
+
+def load_model(path: Path) -> GraphMERT:
+    """Read a trained model.
+
+    Raises:
+        CheckpointError: the folder does not hold a model that can be read.
+    """
+    try:
+        return GraphMERT.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            "the model cannot be read",
+            where=str(path),
+            got=str(error).splitlines()[0],
+            expected="config.json and model.safetensors of a trained run",
+            fix="train again, or give another folder",
+        ) from error
+
+
+def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:
+    """Choose every rule on validation heads, then answer the test heads once."""
+    prepared = load_prepared(config, run_dir)
+    model = load_model(run_dir / "model")
+    progress.begin("encode entity names", total=1)
+    scorer = Scorer.build(
+        model,
+        prepared,
+        query_slots=config.masking.query_slots,
+        token_scores=config.extract.token_scores,
+        precision=config.train.precision,
+    )
+    progress.end()
+    rule, fitted = choose_rule(scorer, config.extract, progress)
+    model_hash = sha256_file(run_dir / "model" / "model.safetensors")
+    result = extract_test(scorer, rule, config.extract, model_hash=model_hash, progress=progress)
+    formed = form_test_tails(scorer, config.extract.n_formed, progress)
+    run = prepared.run
+    for name, table in result.tables.items():
+        run.write(name, table)
+    ranks = run_dir / "kg" / "ranks.parquet"
+    write_table(ranks, ranks_to_table(result.ranks))
+    measured = {
+        "rule": rule.to_dict(),
+        "calibration": result.calibration,
+        "calibration_on_valid": fitted,
+        "extraction": result.summary | formed,
+    }
+    atomic_write_json(run_dir / "kg" / "measured.json", measured)
+    files = [run_dir / f"{name}.parquet" for name in result.tables]
+    files += [ranks, run_dir / "kg" / "measured.json"]
+    return StageOutput(files, result.summary, (result.query_ledger, result.ledger))
+
+
+def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:
+    """Compare with the baselines and write metrics.json."""
+    import json
+
+    prepared = load_prepared(config, run_dir)
+    systems = evaluate_run(config, prepared, run_dir, progress)
+    ranks = run_dir / "kg" / "ranks_all.parquet"
+    write_table(ranks, ranks_to_table(systems))
+    measured = json.loads((run_dir / "kg" / "measured.json").read_text(encoding="utf-8"))
+    section = summarise(systems, prepared, config.evaluate, config.seed)
+    metrics = {
+        "system": "graphmert",
+        "test": section,
+        "calibration": measured["calibration"],
+        "extraction": measured["extraction"],
+        "rule": measured["rule"],
+    }
+    atomic_write_json(run_dir / "metrics.json", metrics)
+    counts = {
+        name: {"mrr_macro": entry["mrr_macro"]["value"], "mrr_micro": entry["mrr_micro"]["value"]}
+        for name, entry in section["systems"].items()
+    }
+    return StageOutput([run_dir / "metrics.json", ranks], counts)
+
+
+def report_stage(run_dir: Path) -> StageOutput:
+    """Render report.html and report.md from the run's files."""
+    html, markdown = render_report(run_dir)
+    return StageOutput([html, markdown])
+
+
+def write_config(config: RunConfig, run_dir: Path) -> None:
+    """Keep the resolved configuration beside the results."""
+    atomic_write_text(run_dir / "run.toml", to_toml(config, comments=False))
+
+
+def set_threads(n_threads: int | None) -> None:
+    """Fix the threads of inference as in training: bytes may depend on their number."""
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)

@@ -1,0 +1,172 @@
+"""Train a run's encoder: network, batches and validation from the prepared tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from graphmert.batch import RelationNames
+from graphmert.chain import LeafyChain
+from graphmert.config import config_hash
+from graphmert.feed import ChainFeed, NameTable
+from graphmert.masking import MaskVocabulary
+from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
+from graphmert.presets import FORMS, preset_config
+from graphmert.pretrained import from_body
+from graphmert.progress import Progress
+from graphmert.run.prepared import Prepared
+from graphmert.run.settings import RunConfig, body_path
+from graphmert.shards import atomic_write_json
+from graphmert.train import TrainResult, train
+
+
+def relation_names(prepared: Prepared) -> RelationNames:
+    """The words of each relation as tokens; the hidden relation is one mask token."""
+    encoded = prepared.tokenizer.encode_batch(list(prepared.relation_labels))
+    words = tuple(tuple(int(i) for i in e.ids) for e in encoded)
+    return RelationNames((*words, (prepared.tokenizer.mask_id,)))
+
+
+def name_table(prepared: Prepared) -> NameTable:
+    """Entity names as chains of tokens between the special tokens."""
+    tokenizer = prepared.tokenizer
+    return NameTable(
+        tuple((tokenizer.cls_id, *tokens, tokenizer.sep_id) for tokens in prepared.name_tokens)
+    )
+
+
+def objectives(config: RunConfig) -> tuple[str, ...]:
+    """The objectives that have a weight; all of them where no weight is given."""
+    weights = config.train.weights
+    return tuple(name for name in OBJECTIVES if not weights or weights.get(name, 0) > 0)
+
+
+def build_model(config: RunConfig, prepared: Prepared) -> GraphMERT:
+    """Make the network with random or pretrained weights; the seed fixes every draw."""
+    torch.manual_seed(config.seed)
+    names = relation_names(prepared)
+    changes = FORMS[config.model.form] | {
+        "n_relations": len(prepared.relations),
+        "objectives": objectives(config),
+        "max_tail_tokens": config.text.max_tail_tokens,
+        "max_name_tokens": max(len(name) for name in names.tokens),
+        "max_span": config.masking.max_span,
+        **config.model.changes,
+    }
+    body = body_path(config.data)
+    if body is not None:
+        return from_body(body, **changes)
+    tokenizer = prepared.tokenizer
+    positions = {"n_positions": config.text.max_tokens + 2}
+    shape = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
+    return GraphMERT(preset_config(config.model.preset, **(positions | shape | changes)))
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Training and validation batches of a run."""
+
+    train: ChainFeed
+    valid: ChainFeed
+
+
+def build_feeds(config: RunConfig, prepared: Prepared, model: GraphMERTConfig) -> Feeds:
+    """Mask training chains; validation chains carry the validation heads' own triples."""
+    tokenizer = prepared.tokenizer
+    vocabulary = MaskVocabulary(
+        mask_id=tokenizer.mask_id,
+        special_ids=tokenizer.special_ids,
+        ordinary_ids=tokenizer.ordinary_ids,
+        n_relations=len(prepared.relations),
+    )
+    names = relation_names(prepared) if model.relation_names else RelationNames()
+    wants_entities = "entity" in model.objectives
+
+    def feed(chains: list[LeafyChain], n_steps: int, seed: int) -> ChainFeed:
+        return ChainFeed(
+            chains,
+            masking=config.masking,
+            vocabulary=vocabulary,
+            relation_names=names,
+            names=name_table(prepared) if wants_entities else None,
+            known_tails=prepared.known_tails("train", "valid"),
+            n_negatives=config.feed.n_negatives,
+            isolated=model.leaf_visibility == "isolated",
+            pad_id=tokenizer.pad_id,
+            batch_size=config.train.batch_size,
+            micro_batch_size=config.train.micro_batch_size,
+            max_tokens_per_micro_batch=config.train.max_tokens_per_micro_batch,
+            n_steps=n_steps,
+            seed=seed,
+        )
+
+    chains = prepared.training_chains()
+    valid = prepared.answered_chains("valid")
+    batch_size = config.train.batch_size
+    epoch = max(1, -(-len(chains) // batch_size))
+    if config.train.total_steps is not None:
+        n_steps = config.train.total_steps
+    else:
+        n_steps = max(1, int(-(-(config.train.epochs or 1) * epoch // 1)))
+    n_valid = max(1, -(-len(valid) // batch_size))
+    return Feeds(feed(chains, n_steps, config.seed), feed(valid, n_valid, config.seed + 1))
+
+
+def train_run(
+    config: RunConfig, prepared: Prepared, out_dir: Path, *, fingerprint: str, progress: Progress
+) -> TrainResult:
+    """Train and write `model/`: weights, configuration, tokenizer, relations, training.jsonl."""
+    model = build_model(config, prepared)
+    feeds = build_feeds(config, prepared, model.config)
+    settings = config.train.model_copy(update={"weights": _weights(config)})
+    total = settings.n_steps(feeds.train)
+    progress.begin("train", total=total, unit="updates")
+
+    def report(step: int, of: int, line: object) -> None:
+        progress.update(step, total=of)
+
+    result = train(
+        model,
+        feeds.train,
+        config=settings,
+        out_dir=out_dir,
+        eval_data=feeds.valid,
+        fingerprint=f"{fingerprint}:{config_hash(config.model)}:{config_hash(config.masking)}",
+        on_progress=report,
+    )
+    save_model(model, prepared, out_dir)
+    progress.end()
+    return result
+
+
+def save_model(model: GraphMERT, prepared: Prepared, out_dir: Path) -> None:
+    """Write a folder that `GraphMERT.from_pretrained` and the tokenizer can be loaded from."""
+    model.save_pretrained(out_dir, safe_serialization=True)
+    prepared.tokenizer.save(out_dir)
+    relations = {
+        name: {"index": i, "label": prepared.relation_labels[i]}
+        for i, name in enumerate(prepared.relations)
+    }
+    atomic_write_json(out_dir / "relations.json", relations)
+
+
+def read_relations(out_dir: Path) -> dict[str, int]:
+    """Relation indices of a trained model."""
+    text = (out_dir / "relations.json").read_text(encoding="utf-8")
+    return {name: int(value["index"]) for name, value in json.loads(text).items()}
+
+
+def _weights(config: RunConfig) -> dict[str, float]:
+    """Weights by the names the model's losses have under the form's way of adding them."""
+    asked = objectives(config)
+    given = {name: config.train.weights.get(name, 1.0) for name in asked}
+    form = config.model.changes.get("loss_form", FORMS[config.model.form].get("loss_form", "mean"))
+    if form == "sum":
+        return {f"{name}_sum": weight for name, weight in given.items()}
+    if form == "joint":
+        rest = {name: weight for name, weight in given.items() if name not in ("mlm", "leaf")}
+        return {"nodes": 1.0, **rest}
+    return given
