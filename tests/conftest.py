@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import tiny_run
 
 settings.register_profile(
     "repeatable",
@@ -32,3 +35,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with inputs and a finished run; tests copy it before they change anything."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny_run.write_inputs(folder)
+    result = tiny_run.execute(folder)
+    assert result.exit_code == 0, result.summary
+    return folder

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import pyarrow as pa
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors, trainers
 
 from graphmert.domains.text import make_documents
 from graphmert.store import make_table
@@ -19,6 +21,23 @@ def toy_tokenizer() -> Tokenizer:
         "abcdefghijklmnopqrstuvwxyz 0123456789 , . ! ? ( ) : ;",
     ] * 3
     return Tokenizer.train(texts, vocab_size=150)
+
+
+@cache
+def byte_tokenizer() -> Tokenizer:
+    """Return byte-level BPE: a word at the start of a text has more tokens than after a blank."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<pad>", "<unk>", "<s>", "</s>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = "the growth of the cell and the membrane, the plasma is the growth. The end! "
+    backend.train_from_iterator([" " + text] * 50, trainer)
+    return Tokenizer(backend, source="trained")
 
 
 def toy_documents(*texts: str) -> pa.Table:

@@ -106,14 +106,18 @@ def attend(
         return F.scaled_dot_product_attention(
             q_BANK, k_BANK, v_BANK, attn_mask=bias, dropout_p=dropout
         )
-    scores = (q_BANK.contiguous() @ k_BANK.transpose(-1, -2)) * (q_BANK.shape[-1] ** -0.5)
-    if form == "log_bias":
+    scale = q_BANK.shape[-1] ** -0.5
+    scores = q_BANK.contiguous() @ k_BANK.transpose(-1, -2)
+    if form == "logits":
         assert log_decay_BANN is not None
-        scores = scores + log_decay_BANN.to(scores.dtype)
-    elif form == "logits":
-        assert log_decay_BANN is not None
-        scores = scores * log_decay_BANN.exp().to(scores.dtype)
-    weights = scores.masked_fill(~visible_B1NN, -math.inf).softmax(-1)
+        scores = scores * (log_decay_BANN.exp() * scale).to(scores.dtype)
+        weights = scores.masked_fill(~visible_B1NN, -math.inf).softmax(-1)
+    else:
+        # The bias is one attention head wide where p is shared, the scores are A: mask the bias.
+        shown = log_decay_BANN if form == "log_bias" else scores.new_zeros(1)
+        assert shown is not None
+        bias = shown.masked_fill(~visible_B1NN, -math.inf).to(scores.dtype)
+        weights = torch.add(bias, scores, alpha=scale).softmax(-1)
     if form == "weights":
         assert log_decay_BANN is not None
         weights = weights * log_decay_BANN.exp().to(weights.dtype)

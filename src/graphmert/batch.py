@@ -195,7 +195,9 @@ def collate(
     tail_mask = _ragged(tail_flags)[0].astype(bool)
     lookup = None
     if vectors is not None:
-        lookup = torch.from_numpy(np.ascontiguousarray(vectors[table[0].clip(min=0)], dtype=np.float32))
+        lookup = torch.from_numpy(
+            np.ascontiguousarray(vectors[table[0].clip(min=0)], dtype=np.float32)
+        )
     tensor = torch.from_numpy
     return ChainBatch(
         *(tensor(table[0]), tensor(padding_mask)),
@@ -204,6 +206,24 @@ def collate(
         *(tensor(head_index), tensor(head_mask), tensor(leaf_index), tensor(leaf_mask)),
         tensor(tail_mask),
         vectors_BNC=lookup,
+    )
+
+
+def text_batch(token_BN: Tensor, padding_mask_BN: Tensor) -> ChainBatch:
+    """A batch of plain texts: roots only, no leaf anywhere.
+
+    Args:
+        token_BN: int64 token ids. padding_mask_BN: bool, True at real tokens.
+    """
+    n_chains, n_nodes = token_BN.shape
+    zero_BN = torch.zeros_like(token_BN)
+    place_BN = torch.arange(n_nodes, device=token_BN.device).expand(n_chains, n_nodes)
+    none_T = zero_BN.new_zeros(0)
+    none_TM = zero_BN.new_zeros(0, 0)
+    return ChainBatch(
+        *(token_BN, padding_mask_BN, zero_BN, place_BN, zero_BN - 1, zero_BN),
+        *(none_T, none_T, none_T, none_T, none_T),
+        *(none_TM, none_TM.bool(), none_TM, none_TM.bool(), none_TM.bool()),
     )
 
 

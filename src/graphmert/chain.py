@@ -225,7 +225,11 @@ def from_dense(dense: DenseChain) -> LeafyChain:
     for root in range(n_root_slots):
         live = np.flatnonzero(dense.graph_structure[root] >= 0)
         groups: Sequence[np.ndarray]
-        groups = [live] if dense.layout == "paper" and len(live) else [live[i : i + 1] for i in range(len(live))]
+        groups = (
+            [live]
+            if dense.layout == "paper" and len(live)
+            else [live[i : i + 1] for i in range(len(live))]
+        )
         for group in groups:
             slot = int(group[0])
             if dense.relation[root, slot] < 0:

@@ -286,7 +286,10 @@ def _execute(
 
 
 def _finish(exit_code: int, summary: Mapping[str, Any], as_json: bool) -> None:
-    _print_result({**summary, "exit_code": exit_code} if as_json else summary, as_json)
+    if not as_json and "text" in summary:
+        typer.echo(summary["text"])
+    else:
+        _print_result({**summary, "exit_code": exit_code} if as_json else summary, as_json)
     if exit_code:
         _say("ran, but yielded less than asked (exit code 1)" if exit_code == 1 else "failed")
         raise typer.Exit(exit_code)

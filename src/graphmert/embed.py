@@ -60,8 +60,10 @@ class HGAT(nn.Module):
             )
         order_T = torch.argsort(relation_T, stable=True)
         relations, sizes = torch.unique_consecutive(relation_T[order_T], return_counts=True)
+        # One gradient for the whole table; indexing it would make one as large per relation.
+        matrices = self.matrix.unbind()
         parts = [
-            block @ self.matrix[relation].T
+            block @ matrices[relation].T
             for relation, block in zip(
                 relations.tolist(), torch.split(x_TMD[order_T], sizes.tolist()), strict=True
             )
@@ -72,11 +74,11 @@ class HGAT(nn.Module):
         self, leaf_TLD: Tensor, head_TMD: Tensor, head_mask_TM: Tensor, relation_T: Tensor
     ) -> Tensor:
         """Return what is added to each leaf, (T, L, D)."""
-        head_TMD = self.project(head_TMD, relation_T)
+        n_leaves = leaf_TLD.shape[1]
+        both = self.project(torch.cat([leaf_TLD, head_TMD], dim=1), relation_T)
+        leaf_TLD, head_TMD = both[:, :n_leaves], both[:, n_leaves:]
         score_T2D = self.score[relation_T]
-        from_leaf_TL = torch.einsum(
-            "tld,td->tl", self.project(leaf_TLD, relation_T), score_T2D[:, 0]
-        )
+        from_leaf_TL = torch.einsum("tld,td->tl", leaf_TLD, score_T2D[:, 0])
         from_head_TM = torch.einsum("tmd,td->tm", head_TMD, score_T2D[:, 1])
         e_TLM = F.leaky_relu(from_leaf_TL[:, :, None] + from_head_TM[:, None, :], self.slope)
         if e_TLM.dtype != torch.float64:
@@ -149,7 +151,9 @@ class NodeEmbedding(nn.Module):
         if self.position is not None:
             x_BND = x_BND + self.position(batch.root_BN + self.position_offset)
         if self.node_type is not None:
-            x_BND = x_BND + self.node_type(leaf_BN.long().clamp(max=self.node_type.num_embeddings - 1))
+            x_BND = x_BND + self.node_type(
+                leaf_BN.long().clamp(max=self.node_type.num_embeddings - 1)
+            )
         if batch.n_triples and self.slot is not None:
             named_BN = batch.kind_BN == NAME_LEAF
             slot_BND = self.slot(batch.slot_BN.clamp(max=self.slot.num_embeddings - 1))

@@ -52,21 +52,17 @@ class Layer(nn.Module):
 
     def forward(self, x_ND: Tensor, blocks: Sequence[Block]) -> Tensor:
         qkv_NC = self.qkv(x_ND)
-        mixed_ND = torch.cat(
-            [
-                self._attend(part, block)
-                for part, block in zip(
-                    torch.split(qkv_NC, [block.n_live for block in blocks]), blocks, strict=True
-                )
-            ]
-        )
+        parts = torch.split(qkv_NC, [block.n_live for block in blocks])
+        mixed = [self._attend(part, block) for part, block in zip(parts, blocks, strict=True)]
+        mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         x_ND = self.attn_norm(x_ND + self.dropout(self.out(mixed_ND)))
         return self.ffn_norm(x_ND + self.dropout(self.down(F.gelu(self.up(x_ND)))))
 
     def _attend(self, qkv_NC: Tensor, block: Block) -> Tensor:
         """Attention of one block: pad, attend, take the live nodes back."""
         n_rows, n_nodes = block.shape
-        padded = _Pad.apply(qkv_NC, block.live, n_rows * n_nodes)
+        is_full = block.n_live == n_rows * n_nodes
+        padded = qkv_NC if is_full else _Pad.apply(qkv_NC, block.live, n_rows * n_nodes)
         q, k, v = padded.view(n_rows, n_nodes, 3, self.n_attn_heads, -1).permute(2, 0, 3, 1, 4)
         if block.rotation_BNK is not None:
             q, k = _rotate(q, block.rotation_BNK), _rotate(k, block.rotation_BNK)
@@ -80,7 +76,7 @@ class Layer(nn.Module):
             dropout=self.attn_dropout if self.training else 0.0,
         )
         mixed = mixed_BANK.transpose(1, 2).reshape(n_rows * n_nodes, -1)
-        return _Unpad.apply(mixed, block.live)
+        return mixed if is_full else _Unpad.apply(mixed, block.live)
 
 
 @dataclass(frozen=True)

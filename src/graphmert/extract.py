@@ -147,7 +147,8 @@ def score_queries(
     model.eval()
     together = together and model.config.leaf_visibility == "isolated"
     lengths = tuple(tokens.by_length) if tokens is not None else ()
-    relations = relations and model.relation_head is not None
+    asks = relations and model.relation_head is not None
+    hidden = model.config.n_relations if asks else None
     by_chain: dict[int, list[int]] = {}
     for index, query in enumerate(queries):
         by_chain.setdefault(query.chain, []).append(index)
@@ -155,7 +156,7 @@ def score_queries(
     pending: list[list[_Row]] = []
     width = n_nodes = 0
     for chain in order:
-        rows = _rows(chains[chain], by_chain[chain], queries, asker, lengths, relations, together)
+        rows = _rows(chains[chain], by_chain[chain], queries, asker, lengths, hidden, together)
         longest = max(row.chain.n_nodes + 8 * len(row.tags) for row in rows)
         width = max(width, longest)
         n_nodes += len(rows)
@@ -173,23 +174,25 @@ def _rows(
     queries: Sequence[Query],
     asker: Asker,
     lengths: Sequence[int],
-    relations: bool,
+    hidden: int | None,
     together: bool,
 ) -> list[_Row]:
-    """Lay the groups of a chain's queries out: in one row, or a row a group."""
+    """Lay the groups of a chain's queries out: in one row, or a row a group.
+
+    `hidden` is the index that stands for a hidden relation, None where no relation is scored.
+    """
     groups: list[tuple[LeafTriple, tuple[str, int, int]]] = []
     heads: dict[tuple[int, int], int] = {}
-    n_relations = len(asker.relation_names.tokens) - 1
     for index in indices:
         query = queries[index]
         slots = asker.query_slots or 1
         groups.append((asker.group(query, n_slots=slots), ("entity", index, slots)))
         groups += [(asker.group(query, n_slots=n), ("token", index, n)) for n in lengths]
         span = (query.head_start, query.head_end)
-        if relations and span not in heads:
+        if hidden is not None and span not in heads:
             heads[span] = index
-            hidden = asker.group(query, relation=n_relations, n_slots=slots)
-            groups.append((hidden, ("relation", index, slots)))
+            group = asker.group(query, relation=hidden, n_slots=slots)
+            groups.append((group, ("relation", index, slots)))
     own = len(chain.triples)
     if together:
         extended = replace(chain, triples=(), roots=chain.roots)
@@ -303,11 +306,12 @@ def form_tails(
 
     Args:
         n_best: beam width and number of tails returned.
-        banned: token ids that never fill a slot (specials).
+        banned: token ids that never fill a slot (specials); the mask token never does.
     Returns: the best tails over all lengths, best first.
     """
     model.eval()
     mask = asker.mask_id
+    banned = banned | {mask}
     beams: list[tuple[float, tuple[int, ...]]] = [
         (0.0, (mask,) * n) for n in range(1, max_tokens + 1)
     ]
@@ -343,7 +347,8 @@ def _slot_log_probabilities(
     banned: frozenset[int],
 ) -> list[Tensor]:
     """log p of every token in every slot of every group: one (n, V) tensor a group."""
-    if model.config.leaf_visibility == "isolated":
+    together = model.config.leaf_visibility == "isolated"
+    if together:
         rows = [replace(chain, triples=tuple(groups))]
     else:
         rows = [replace(chain, triples=(*chain.triples, group)) for group in groups]
@@ -351,8 +356,7 @@ def _slot_log_probabilities(
     batch = batch.to(model.device)
     states_BND = model(batch)
     flat_ND = states_BND.reshape(-1, states_BND.shape[-1])
-    step = 1 if len(rows) == 1 else len(chain.triples) + 1
-    first = 0 if len(rows) == 1 else len(chain.triples)
+    step, first = (1, 0) if together else (len(chain.triples) + 1, len(chain.triples))
     triples = torch.arange(len(groups)) * step + first
     positions = batch.leaf_index_TL[triples][batch.tail_mask_TL[triples]]
     logits = model.token_logits(flat_ND, positions).float().cpu()

@@ -129,5 +129,7 @@ class ChainFeed:
                     tails.append(int(label))
                     key = (triple.head_entity, triple.relation)
                     excluded.append(self.known_tails.get(key, frozenset()))
-        drawn = rng.choice(len(self.names), size=min(self.n_negatives, len(self.names)), replace=False)
+        drawn = rng.choice(
+            len(self.names), size=min(self.n_negatives, len(self.names)), replace=False
+        )
         return np.unique(np.concatenate([np.array(tails, np.int64), drawn])), excluded

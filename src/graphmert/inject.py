@@ -50,28 +50,8 @@ def inject_simple(
     triples = triples.sort_by([(name, "ascending") for name in ("head_id", "relation", "tail_id")])
     ledger = Ledger("inject")
 
-    first_of, n_of = _groups(triples["head_id"])
     seq, seq_ids = _codes(mentions["seq_id"])
-    entity_ids = mentions["entity_id"].to_pylist()
-    count = np.array([n_of.get(one, 0) for one in entity_ids], dtype=np.int64)
-    first = np.array([first_of.get(one, 0) for one in entity_ids], dtype=np.int64)
-    ledger.offered(int(count.sum()))
-
-    # The order of mentions: sequence, title first, place, entity.
-    entity, _ = _codes(mentions["entity_id"])
-    start = mentions["start"].to_numpy()
-    title_last = ~mentions["is_title"].to_numpy(zero_copy_only=False)
-    order = np.lexsort((entity, start, title_last, seq))
-    again = _is_repeated(seq[order] * (int(entity.max(initial=0)) + 1) + entity[order])
-    ledger.leave_out("entity mentioned again in the sequence", int(count[order][again].sum()))
-    order = order[~again]
-    order = order[count[order] > 0]
-
-    mention_row = np.repeat(order, count[order])
-    stop = np.cumsum(count[order])
-    within = np.arange(len(mention_row)) - np.repeat(stop - count[order], count[order])
-    triple_row = first[mention_row] + within
-
+    mention_row, triple_row = _pairs(mentions, triples, seq, ledger)
     tails = triples["tail_id"].to_pylist()
     length = np.array([n_tail_tokens.get(tail, 0) for tail in tails], dtype=np.int64)[triple_row]
     for reason, bad in (
@@ -86,23 +66,53 @@ def inject_simple(
     place = _place_in_group(seq[mention_row])
     over = place >= max_triples_per_chain
     example = seq_ids[seq[mention_row[np.flatnonzero(over)[0]]]] if over.any() else None
-    ledger.leave_out(f"more than {max_triples_per_chain} triples", int(over.sum()), example)
+    ledger.leave_out(
+        f"more than {max_triples_per_chain} triples on the sequence", int(over.sum()), example
+    )
     mention_row, triple_row = mention_row[~over], triple_row[~over]
     ledger.keep(len(mention_row))
     ledger.check()
 
+    return _as_table(mentions, triples, mention_row, triple_row), ledger
+
+
+def _pairs(
+    mentions: pa.Table, triples: pa.Table, seq: np.ndarray, ledger: Ledger
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each entity's first mention in a sequence with its triples, as rows of both tables."""
+    first_of, n_of = _groups(triples["head_id"])
+    entity_ids = mentions["entity_id"].to_pylist()
+    count = np.array([n_of.get(one, 0) for one in entity_ids], dtype=np.int64)
+    first = np.array([first_of.get(one, 0) for one in entity_ids], dtype=np.int64)
+    ledger.offered(int(count.sum()))
+
+    entity, _ = _codes(mentions["entity_id"])
+    title_last = ~mentions["is_title"].to_numpy(zero_copy_only=False)
+    order = np.lexsort((entity, mentions["start"].to_numpy(), title_last, seq))
+    again = _is_repeated(seq[order] * (int(entity.max(initial=0)) + 1) + entity[order])
+    ledger.leave_out("entity mentioned again in the sequence", int(count[order][again].sum()))
+    order = order[~again]
+
+    mention_row = np.repeat(order, count[order])
+    stop = np.cumsum(count[order])
+    within = np.arange(len(mention_row)) - np.repeat(stop - count[order], count[order])
+    return mention_row, first[mention_row] + within
+
+
+def _as_table(
+    mentions: pa.Table, triples: pa.Table, mention_row: np.ndarray, triple_row: np.ndarray
+) -> pa.Table:
     columns = [triples[name].to_pylist() for name in ("head_id", "relation", "tail_id")]
     ids = [triple_id(*row) for row in zip(*columns, strict=True)]
-    table = pa.table(
+    return pa.table(
         {
             "seq_id": mentions["seq_id"].take(pa.array(mention_row)),
-            "head_start": pa.array(start[mention_row], pa.int32()),
+            "head_start": pa.array(mentions["start"].to_numpy()[mention_row], pa.int32()),
             "head_end": pa.array(mentions["end"].to_numpy()[mention_row], pa.int32()),
             "triple": pa.array([ids[row] for row in triple_row.tolist()], pa.string()),
             "score": pa.array(np.ones(len(mention_row)), pa.float32()),
         }
     )
-    return table, ledger
 
 
 def _require(table: pa.Table, columns: tuple[str, ...], name: str) -> None:

@@ -88,9 +88,7 @@ class MaskedChain:
     spans: np.ndarray
 
 
-def draw_spans(
-    maskable: np.ndarray, config: MaskingConfig, rng: np.random.Generator
-) -> np.ndarray:
+def draw_spans(maskable: np.ndarray, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
     """Draw disjoint spans of maskable roots until the budget is filled.
 
     Span lengths follow a geometric distribution with p = `span_p` truncated at `max_span`;
@@ -173,9 +171,7 @@ def _facts(chain: LeafyChain) -> list[int]:
     return facts
 
 
-def _random_relation(
-    relation: int, vocabulary: MaskVocabulary, rng: np.random.Generator
-) -> int:
+def _random_relation(relation: int, vocabulary: MaskVocabulary, rng: np.random.Generator) -> int:
     draw = rng.random()
     if draw < 0.8:
         return vocabulary.mask_relation

@@ -88,7 +88,7 @@ class GraphMERTConfig(PretrainedConfig):
         own = {k: v for k, v in locals().items() if k not in ("self", "hub_fields", "__class__")}
         self_fields = dict(own)
         self_fields["objectives"] = list(own["objectives"])
-        super().__init__(pad_token_id=self_fields.pop("pad_token_id"), **hub_fields)
+        super().__init__(**hub_fields)
         for name, value in self_fields.items():
             setattr(self, name, value)
         self.num_hidden_layers = n_layers
@@ -262,9 +262,7 @@ class GraphMERT(PreTrainedModel):
             losses |= self._token_losses(flat_ND, labels)
         if self.sbo_head is not None:
             left, right = flat_ND[labels.sbo_left_P], flat_ND[labels.sbo_right_P]
-            logits_PV = self.sbo_head(
-                left, right, labels.sbo_offset_P, self.embed.token.weight
-            )
+            logits_PV = self.sbo_head(left, right, labels.sbo_offset_P, self.embed.token.weight)
             losses["sbo"] = cross_entropy(logits_PV, labels.sbo_label_P)
         if self.relation_head is not None:
             logits_PE = self.relation_logits(states_BND, batch)[labels.relation_triple_P]

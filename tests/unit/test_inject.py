@@ -59,7 +59,7 @@ def test_limits_go_to_the_ledger() -> None:
     assert ledger.reasons == {
         "entity mentioned again in the sequence": 1,
         "tail longer than 2 tokens": 3,
-        "more than 1 triples": 2,
+        "more than 1 triples on the sequence": 2,
     }
     assert ledger.examples["tail longer than 2 tokens"] == ["c"]
 

@@ -20,15 +20,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import AutoModel
-from transformers.utils import logging as transformers_logging
 
+from graphmert.batch import text_batch
 from graphmert.config import Settings
-from graphmert.errors import CheckpointError, DataError
+from graphmert.errors import DataError
 from graphmert.evaluate.baselines import Query
+from graphmert.model import GraphMERT
 from graphmert.objectives import entity_loss
-from graphmert.pretrained import load_body_config
+from graphmert.pretrained import from_body
 from graphmert.tokens import Tokenizer
 
 OBJECTIVE = "contrastive"
@@ -47,6 +46,7 @@ class BiEncoderConfig(Settings):
     relation_weighting: Literal["sqrt", "none"] = Field(
         "sqrt", description="sqrt draws a triple with weight 1/sqrt(triples of its relation)."
     )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of the body, in training.")
     encode_precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="When encoding names and queries for ranking; bf16 is autocast."
     )
@@ -198,12 +198,12 @@ class BiEncoder(nn.Module):
     """Encode texts as unit vectors: the mean of a transformer's last states.
 
     Args:
-        body: a BERT-like module: (input_ids, attention_mask) -> .last_hidden_state (B, S, D).
+        body: a GraphMERT without leaves and objectives: the same encoder, as fast.
         tokenizer: the body's tokenizer.
         config: lengths and the first temperature.
     """
 
-    def __init__(self, body: nn.Module, tokenizer: Tokenizer, config: BiEncoderConfig) -> None:
+    def __init__(self, body: GraphMERT, tokenizer: Tokenizer, config: BiEncoderConfig) -> None:
         super().__init__()
         self.body = body
         self.tokenizer = tokenizer
@@ -218,8 +218,17 @@ class BiEncoder(nn.Module):
             CapabilityError: no such folder or cached model, or a family that is not supported.
             CheckpointError: the weights are incomplete.
         """
-        load_body_config(path_or_id)
-        body = _load_body(path_or_id)
+        body = from_body(
+            path_or_id,
+            objectives=(),
+            decay="none",
+            hgat="none",
+            relation_embedding=False,
+            relation_names=False,
+            dropout=config.dropout,
+            max_tail_tokens=0,
+            n_types=1,
+        )
         return cls(body, Tokenizer.load(path_or_id), config)
 
     def pretrained_parameter_names(self) -> frozenset[str]:
@@ -228,10 +237,7 @@ class BiEncoder(nn.Module):
 
     def forward(self, ids_BS: Tensor, padding_BS: Tensor) -> Tensor:
         """Return unit vectors, shape (B, D), float32: the mean state over real tokens."""
-        states_BSD = self.body(input_ids=ids_BS, attention_mask=padding_BS).last_hidden_state
-        real_BS1 = padding_BS[:, :, None].float()
-        mean_BD = (states_BSD.float() * real_BS1).sum(1) / real_BS1.sum(1)
-        return normalize(mean_BD, dim=-1)
+        return self.body.encode_names(text_batch(ids_BS, padding_BS))
 
     def loss(self, batch: BiEncoderBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """Return InfoNCE over the batch's names as (sum over queries, number of queries).
@@ -250,7 +256,7 @@ class BiEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_texts(
-        self, texts: Sequence[str], *, max_tokens: int, batch_size: int = 128
+        self, texts: Sequence[str], *, max_tokens: int, batch_size: int = 256
     ) -> NDArray[np.float32]:
         """Return unit vectors of texts, shape (len(texts), D), in their order.
 
@@ -279,33 +285,6 @@ class BiEncoder(nn.Module):
             vectors[chosen] = block
         self.train(was_training)
         return np.empty((0, 0), np.float32) if vectors is None else vectors
-
-
-def _load_body(path_or_id: str | Path) -> nn.Module:
-    """Load a body without its pooler, which mean pooling does not use."""
-    verbosity = transformers_logging.get_verbosity()
-    has_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # else it reports the unused pooler at length
-    transformers_logging.disable_progress_bar()
-    try:
-        body, info = AutoModel.from_pretrained(
-            str(path_or_id),
-            local_files_only=True,
-            add_pooling_layer=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if has_bar:
-            transformers_logging.enable_progress_bar()
-    if info["missing_keys"]:
-        raise CheckpointError(
-            "the pretrained body lacks tensors",
-            where=str(path_or_id),
-            got=sorted(info["missing_keys"])[:3],
-        )
-    return body
 
 
 class BiEncoderData:
@@ -404,7 +383,7 @@ class BiEncoderBaseline:
         names: Sequence[str],
         relation_labels: Sequence[str],
         *,
-        batch_size: int = 128,
+        batch_size: int = 256,
     ) -> None:
         self._model = model
         self._labels = relation_labels

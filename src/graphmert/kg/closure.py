@@ -67,7 +67,7 @@ class Closure:
             while todo:
                 target, flipped = todo.pop()
                 for name, other in self._direct(target):
-                    pair = (name, other)
+                    pair = (name, flipped != other)
                     if pair not in found:
                         found.add(pair)
                         todo.append(pair)

@@ -102,6 +102,33 @@ def read_obo(path: Path | str) -> OboDocument:
     path = Path(path)
     text = _read_text(path)
     ledger = Ledger("read_obo")
+    terms, dead, typedefs, version = _read_stanzas(text, path, ledger)
+    if not terms:
+        raise DataError(
+            "ontology holds no live term",
+            where=str(path),
+            expected="at least one [Term] with a name that is not obsolete",
+            fix="Check that the file is an OBO file and is whole.",
+        )
+    triples = _triples(terms, dead, ledger)
+    return OboDocument(
+        kg=KG.build((term.entity for term in terms), triples),
+        definitions={
+            term.entity.entity_id: term.definition
+            for term in sorted(terms, key=lambda one: one.entity.entity_id)
+            if term.definition
+        },
+        ledger=ledger.check(),
+        typedefs=dict(sorted(typedefs.items())),
+        source=path.name,
+        version=version,
+    )
+
+
+def _read_stanzas(
+    text: str, path: Path, ledger: Ledger
+) -> tuple[list[_Term], set[str], dict[str, Typedef], str]:
+    """Return live terms, the ids of the others, relation declarations and the data version."""
     header: dict[str, str] = {}
     terms: list[_Term] = []
     dead: set[str] = set()
@@ -131,32 +158,13 @@ def read_obo(path: Path | str) -> OboDocument:
             else:
                 ledger.keep()
                 terms.append(_term(stanza, term_id, header.get("default-namespace", ""), path))
-    if not terms:
-        raise DataError(
-            "ontology holds no live term",
-            where=str(path),
-            expected="at least one [Term] with a name that is not obsolete",
-            fix="Check that the file is an OBO file and is whole.",
-        )
-    triples = _triples(terms, dead, ledger)
     for term in terms:
         n_synonyms = len(term.entity.synonyms)
         ledger.offered(n_synonyms + term.n_other_synonyms + term.n_repeated_synonyms)
         ledger.keep(n_synonyms)
         ledger.leave_out("synonym not EXACT", term.n_other_synonyms, term.entity.entity_id)
         ledger.leave_out("synonym repeated", term.n_repeated_synonyms, term.entity.entity_id)
-    return OboDocument(
-        kg=KG.build((term.entity for term in terms), triples),
-        definitions={
-            term.entity.entity_id: term.definition
-            for term in sorted(terms, key=lambda one: one.entity.entity_id)
-            if term.definition
-        },
-        ledger=ledger.check(),
-        typedefs=dict(sorted(typedefs.items())),
-        source=path.name,
-        version=header.get("data-version", ""),
-    )
+    return terms, dead, typedefs, header.get("data-version", "")
 
 
 def _triples(terms: list[_Term], dead: set[str], ledger: Ledger) -> list[Triple]:

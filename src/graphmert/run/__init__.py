@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,22 +114,26 @@ class _Plan:
             "inputs": self.inputs,
             "seed": config.seed,
         }
-        self.manifest = Manifest(run_dir, header)
+        self.manifest = Manifest(run_dir, header, STAGES)
 
     def fingerprint(self, stage: str) -> str:
         """What the stage's result depends on."""
         config = self.config.model_dump(mode="json")
         parts = {
             "prepare": ["data", "split", "text"],
-            "train": ["model", "masking", "feed", "train", "seed"],
-            "extract": ["extract"],
-            "evaluate": ["evaluate"],
+            "train": ["model", "masking", "feed", "train", "seed", "text"],
+            "extract": ["extract", "masking", "text"],
+            "evaluate": ["evaluate", "seed"],
             "report": [],
         }[stage]
         own = {name: config[name] for name in parts}
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
             return fingerprint(stage, own, self.inputs)
+        if stage in ("train", "evaluate"):
+            own["body"] = self.inputs.get("body", config["data"]["body"])
+        if stage in ("extract", "evaluate"):
+            own["compute"] = [config["train"][name] for name in ("precision", "n_threads")]
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
         return fingerprint(stage, own, before)
 
@@ -138,13 +141,13 @@ class _Plan:
         """The function that does a stage."""
         from graphmert.run import stages
         from graphmert.run.prepare import prepare_stage
+        from graphmert.run.training import drop_stale_training
 
         config, run_dir = self.config, self.run_dir
         stages.set_threads(config.train.n_threads)
         stages.write_config(config, run_dir)
-        if stage == "train" and stage not in self.manifest.stages:
-            record = run_dir / "model" / "fingerprint.txt"
-            _drop_stale_training(record, wanted)
+        if stage == "train":
+            drop_stale_training(run_dir / "model", wanted)
         return {
             "prepare": lambda: prepare_stage(config, run_dir, self.kg, self.body, progress),
             "train": lambda: stages.train_stage(config, run_dir, wanted, progress),
@@ -181,16 +184,6 @@ class _Plan:
 
     def _is_done(self, name: str) -> bool:
         return self.manifest.is_done(name, self.fingerprint(name))
-
-
-def _drop_stale_training(record: Path, wanted: str) -> None:
-    """Checkpoints of other inputs cannot be gone on from: remove them, keep those that fit."""
-    if record.parent.is_dir() and (
-        not record.is_file() or record.read_text(encoding="utf-8") != wanted
-    ):
-        shutil.rmtree(record.parent)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(wanted, encoding="utf-8")
 
 
 def demo(*, offline: bool, out: Path, progress: Progress | None = None) -> RunResult:

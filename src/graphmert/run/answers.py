@@ -55,7 +55,7 @@ class Scorer:
         asker = Asker(
             mask_id=prepared.tokenizer.mask_id,
             pad_id=prepared.tokenizer.pad_id,
-            relation_names=relation_names(prepared),
+            relation_names=relation_names(prepared, model.config),
             query_slots=query_slots,
         )
         with autocast(precision):
@@ -109,7 +109,7 @@ def raise_without_entities() -> None:
         "the model has no MNM-entity output, which extraction ranks entities with",
         where="train.weights",
         expected="a weight for entity",
-        fix='add entity = 1.0 under [train.weights], or leave the table empty',
+        fix="add entity = 1.0 under [train.weights], or leave the table empty",
     )
 
 
@@ -129,20 +129,31 @@ def allowed_relations(prepared: Prepared, entity: int) -> list[int]:
     ]
 
 
+def asked_heads(prepared: Prepared, part: str) -> tuple[list[int], dict[str, list[int]]]:
+    """Held-out heads to ask about, and by reason those that are not asked about."""
+    seen = set(prepared.triples["train"][:, 0].tolist())
+    asked: list[int] = []
+    left_out: dict[str, list[int]] = defaultdict(list)
+    for head in sorted(set(prepared.triples[part][:, 0].tolist())):
+        if head in seen:
+            # Only the mirror of another head's triple is held out.
+            left_out["head of training triples too"].append(head)
+        elif head not in prepared.title_heads:
+            left_out["title is not within one sequence"].append(head)
+        else:
+            asked.append(head)
+    return asked, dict(left_out)
+
+
 def head_queries(prepared: Prepared, part: str, *, only_true: bool) -> list[Query]:
     """Queries at the title heads of a held-out part, in order of (head, relation)."""
     known = prepared.known_tails(part)
-    heads = sorted({head for head, _ in known})
     queries = []
-    for entity in heads:
-        span = prepared.title_heads.get(entity)
-        if span is None:
-            continue
+    for entity in asked_heads(prepared, part)[0]:
+        span = prepared.title_heads[entity]
         for relation in allowed_relations(prepared, entity):
             if not only_true or (entity, relation) in known:
-                queries.append(
-                    Query(span.chain, span.root_start, span.root_end, relation, entity)
-                )
+                queries.append(Query(span.chain, span.root_start, span.root_end, relation, entity))
     return queries
 
 
@@ -199,14 +210,31 @@ class Ranker:
             )
 
 
-def choose_token_weight(scorer: Scorer, progress: Progress) -> tuple[float, dict[str, float]]:
+def draw_evenly(queries: Sequence[Query], n: int) -> list[Query]:
+    """At most n queries, the same share of every relation, in a fixed random order."""
+    by_relation: dict[int, list[Query]] = defaultdict(list)
+    for query in queries:
+        by_relation[query.relation].append(query)
+    rng = np.random.default_rng(0)
+    shuffled = [
+        [found[int(i)] for i in rng.permutation(len(found))]
+        for _, found in sorted(by_relation.items())
+    ]
+    longest = max(map(len, shuffled), default=0)
+    turns = [found[k] for k in range(longest) for found in shuffled if k < len(found)]
+    return turns[:n]
+
+
+def choose_token_weight(
+    scorer: Scorer, n_queries: int, progress: Progress
+) -> tuple[float, dict[str, float]]:
     """Choose how much token scores count, by macro MRR on validation heads.
 
     Returns: the weight, and the macro MRR of every weight tried.
     """
     if scorer.tokens is None:
         return 0.0, {}
-    queries = head_queries(scorer.prepared, "valid", only_true=True)
+    queries = draw_evenly(head_queries(scorer.prepared, "valid", only_true=True), n_queries)
     ranker = Ranker(scorer.prepared, queries, "valid")
     progress.begin("choose rule", total=len(queries), unit="queries")
     for block in scorer.answers(queries, tokens=True, progress=progress):

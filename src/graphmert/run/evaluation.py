@@ -29,9 +29,11 @@ from graphmert.extract import Query
 from graphmert.progress import Progress
 from graphmert.recipe import TrainConfig
 from graphmert.run.answers import Ranker, head_queries
+from graphmert.run.manifest import fingerprint
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import EvaluateSettings, RunConfig, body_path
-from graphmert.shards import read_table
+from graphmert.run.training import drop_stale_training
+from graphmert.shards import read_table, sha256_file
 from graphmert.train import train
 
 RANK_SCHEMA = pa.schema(
@@ -81,9 +83,7 @@ def evaluate_run(
         progress.begin(f"baseline {baseline.name}", total=len(asked), unit="queries")
         for start in range(0, len(asked), _BLOCK):
             block = asked[start : start + _BLOCK]
-            ranker.add(
-                baseline.name, np.arange(start, start + len(block)), baseline.score(block)
-            )
+            ranker.add(baseline.name, np.arange(start, start + len(block)), baseline.score(block))
             progress.update(start + len(block))
         progress.end()
         systems[baseline.name] = ranker.rows[baseline.name]
@@ -149,6 +149,20 @@ def _bi_encoder_config(settings: EvaluateSettings, seed: int) -> BiEncoderConfig
     )
 
 
+def _bi_encoder_training(config: RunConfig) -> TrainConfig:
+    settings = config.evaluate
+    return TrainConfig(
+        total_steps=settings.bi_encoder_steps,
+        batch_size=settings.bi_encoder_batch,
+        learning_rate=settings.bi_encoder_learning_rate,
+        warmup_steps=min(50, settings.bi_encoder_steps),
+        precision=config.train.precision,
+        checkpoint_every=max(1, settings.bi_encoder_steps // 4),
+        final_weights="last",
+        seed=config.seed,
+    )
+
+
 def _trained_bi_encoder(
     config: RunConfig,
     prepared: Prepared,
@@ -175,22 +189,20 @@ def _trained_bi_encoder(
         config=encoder_config,
     )
     steps = settings.bi_encoder_steps
+    train_config = _bi_encoder_training(config)
+    tables = [sha256_file(path) for path in (prepared.run.documents, prepared.run.seed_triples)]
+    inputs = fingerprint(
+        prepared.tokenizer.fingerprint, body, tables, repr(encoder_config), repr(train_config)
+    )
+    out_dir = run_dir / "baselines" / "bi_encoder"
+    drop_stale_training(out_dir, inputs)
     progress.begin("train baseline bi_encoder", total=steps, unit="updates")
     train(
         model,
         data,
-        config=TrainConfig(
-            total_steps=steps,
-            batch_size=settings.bi_encoder_batch,
-            learning_rate=settings.bi_encoder_learning_rate,
-            warmup_steps=min(50, steps),
-            precision=config.train.precision,
-            checkpoint_every=max(1, steps // 4),
-            final_weights="last",
-            seed=config.seed,
-        ),
-        out_dir=run_dir / "baselines" / "bi_encoder",
-        fingerprint=f"{prepared.tokenizer.fingerprint}:{len(rows)}",
+        config=train_config,
+        out_dir=out_dir,
+        fingerprint=inputs,
         on_progress=lambda step, of, line: progress.update(step, total=of),
     )
     progress.end()

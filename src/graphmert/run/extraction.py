@@ -20,6 +20,8 @@ from graphmert.run.answers import (
     SYSTEMS,
     Ranker,
     Scorer,
+    allowed_relations,
+    asked_heads,
     choose_token_weight,
     head_queries,
 )
@@ -100,7 +102,7 @@ def choose_rule(
     Returns: the rule, and the calibration measured on the heads it was fitted on.
     """
     prepared = scorer.prepared
-    token_weight, tried_tokens = choose_token_weight(scorer, progress)
+    token_weight, tried_tokens = choose_token_weight(scorer, settings.n_rule_queries, progress)
     queries = head_queries(prepared, "valid", only_true=False)
     candidates: list[Candidate] = []
     progress.begin("calibrate", total=len(queries), unit="queries")
@@ -138,9 +140,7 @@ def choose_rule(
     return rule, fitted
 
 
-def average_precision(
-    scores: Sequence[float], correct: Sequence[bool], n_true: int
-) -> float:
+def average_precision(scores: Sequence[float], correct: Sequence[bool], n_true: int) -> float:
     """Mean over all true triples of the precision at the rank where each is found."""
     order = np.argsort(-np.asarray(scores), kind="stable")
     hits = np.asarray(correct, dtype=float)[order]
@@ -180,14 +180,13 @@ def extract_test(
     ranker = Ranker(prepared, queries, "test")
     candidates: list[Candidate] = []
     relation_scores: dict[int, float] = {}
-    query_ledger = Ledger("extract: queries")
-    query_ledger.offered(len(queries))
+    query_ledger = _query_ledger(prepared, len(queries))
     progress.begin("extract", total=len(queries), unit="queries")
-    for block in scorer.answers(queries, tokens=settings.token_scores, progress=progress):
+    for block in scorer.answers(queries, tokens=rule.token_weight > 0, progress=progress):
         combined = scorer.combine(block, rule.token_weight)
         ranker.add(SYSTEMS[0], block.index_Q, combined)
-        ranker.add(SYSTEMS[1], block.index_Q, block.entity_QE)
         if block.token_QE is not None:
+            ranker.add(SYSTEMS[1], block.index_Q, block.entity_QE)
             ranker.add(SYSTEMS[2], block.index_Q, block.token_QE)
         if block.relation_Q is not None:
             relation_scores.update(
@@ -219,6 +218,18 @@ def extract_test(
     return Extracted(tables, ledger, query_ledger, ranker.rows, calibration, summary)
 
 
+def _query_ledger(prepared: Prepared, n_asked: int) -> Ledger:
+    """Offer all queries of test heads; those of heads that are not asked about are left out."""
+    ledger = Ledger("extract: queries")
+    ledger.offered(n_asked)
+    for reason, heads in asked_heads(prepared, "test")[1].items():
+        for head in heads:
+            n_queries = len(allowed_relations(prepared, head))
+            ledger.offered(n_queries)
+            ledger.leave_out(reason, n_queries, prepared.entity_ids[head])
+    return ledger
+
+
 def _relation_choice(
     scores: Mapping[int, float], queries: Sequence[Query], prepared: Prepared
 ) -> dict[str, Any]:
@@ -234,9 +245,7 @@ def _relation_choice(
     plain = sum((head, commonest) in true for head in by_head)
     flat = [(score, (head, r) in true) for head, options in by_head.items() for score, r in options]
     frequency = np.bincount(prepared.triples["train"][:, 1], minlength=len(prepared.relations))
-    prior = [
-        float(frequency[relation]) for options in by_head.values() for _, relation in options
-    ]
+    prior = [float(frequency[relation]) for options in by_head.values() for _, relation in options]
     hits = [hit for _, hit in flat]
     return {
         "relation_choice": {
@@ -418,7 +427,8 @@ class _GraphBuilder:
     def summary(self, query_ledger: Ledger) -> dict[str, Any]:
         """Counts for metrics.json."""
         known = {
-            (head, relation, tail) for head, relation, tail in self.prepared.triples["test"].tolist()
+            (head, relation, tail)
+            for head, relation, tail in self.prepared.triples["test"].tolist()
         }
         row_of = {entity_id: row for row, entity_id in enumerate(self.prepared.entity_ids)}
         relation_of = {name: i for i, name in enumerate(self.prepared.relations)}
@@ -430,7 +440,7 @@ class _GraphBuilder:
             )
         )  # fmt: skip
         return {
-            "n_queries": query_ledger.to_dict()["offered"],
+            "n_queries": query_ledger.n_kept,
             "n_accepted": len(self.triples["triple_id"]),
             "n_novel": int(sum(self.triples["novel"])),
             "n_accepted_held_out": held_out,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from graphmert.extract import form_tails
 from graphmert.progress import Progress
-from graphmert.run.answers import Scorer, autocast, head_queries
+from graphmert.run.answers import Scorer, autocast, draw_evenly, head_queries
 
 
 def form_test_tails(scorer: Scorer, n_queries: int, progress: Progress) -> dict[str, Any]:
@@ -31,21 +29,11 @@ def form_test_tails(scorer: Scorer, n_queries: int, progress: Progress) -> dict[
             for tail in true[query.head_entity, query.relation]
         )
     ]
-    by_relation: dict[int, list[int]] = {}
-    for index, query in enumerate(queries):
-        by_relation.setdefault(query.relation, []).append(index)
-    share = -(-n_queries // max(1, len(by_relation)))
-    rng = np.random.default_rng(0)
-    chosen = [
-        int(i)
-        for _, rows in sorted(by_relation.items())
-        for i in rng.permutation(rows)[:share]
-    ][:n_queries]
+    chosen = draw_evenly(queries, n_queries)
     special = frozenset(prepared.tokenizer.special_ids)
     found = {1: 0, 5: 0}
     progress.begin("form tails from tokens", total=len(chosen), unit="queries")
-    for done, index in enumerate(sorted(chosen), start=1):
-        query = queries[index]
+    for done, query in enumerate(chosen, start=1):
         with autocast(scorer.precision):
             tails = form_tails(
                 scorer.model,

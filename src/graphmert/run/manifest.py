@@ -38,8 +38,9 @@ class StageOutput:
 class Manifest:
     """`manifest.json`, `ledger.json` and `timings.json` of a run directory."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], order: Sequence[str]) -> None:
         self.path = path
+        self.order = order
         self.stages: dict[str, dict[str, Any]] = {}
         self.timings: dict[str, Any] = {}
         old = _read_json(path / "manifest.json")
@@ -86,12 +87,16 @@ class Manifest:
         return output
 
     def write(self) -> None:
-        """Write the three files; ledgers in the order of the stages."""
-        ledgers = [one for record in self.stages.values() for one in record["ledgers"]]
+        """Write the three files; ledgers in the order of the stages.
+
+        The manifest comes last: a stage that it records has the other two on disk.
+        """
+        done = [self.stages[name] for name in self.order if name in self.stages]
+        ledgers = [one for record in done for one in record["ledgers"]]
         hardware = {"machine": platform.machine(), "processor": _processor()}
-        atomic_write_json(self.path / "manifest.json", self.header | {"stages": self.stages})
         atomic_write_json(self.path / "ledger.json", {"stages": ledgers})
         atomic_write_json(self.path / "timings.json", self.timings | {"hardware": hardware})
+        atomic_write_json(self.path / "manifest.json", self.header | {"stages": self.stages})
 
 
 def _processor() -> str:

@@ -47,6 +47,7 @@ def prepare_stage(
     run = RunDir(run_dir)
     progress.begin("prepare", total=_STEPS, unit="steps")
     obo = read_obo(kg)
+    documents = documents_from_definitions(obo)
     schema = infer_schema(obo.kg, typedefs=obo.typedefs)
     require_valid(obo.kg, schema, where=str(kg))
     split = split_by_head(
@@ -59,7 +60,6 @@ def prepare_stage(
     )
     entities, triples = kg_to_tables(obo.kg, split)
     progress.update(1, note="split")
-    documents = documents_from_definitions(obo)
     tokenizer = _tokenizer(config, body, obo, triples)
     sequences, sequence_ledger = make_sequences(
         documents, tokenizer, max_tokens=config.text.max_tokens

@@ -114,9 +114,7 @@ class Prepared:
         found: dict[int, str] = {}
         for part in reversed(PARTS):
             found.update(dict.fromkeys(self.triples[part][:, 0].tolist(), part))
-        held = {
-            int(head): part for part in ("valid", "test") for head in self.triples[part][:, 0]
-        }
+        held = {int(head): part for part in ("valid", "test") for head in self.triples[part][:, 0]}
         return found | held
 
     @cached_property
@@ -148,9 +146,7 @@ class Prepared:
 
     def training_chains(self) -> list[LeafyChain]:
         """Chains of training documents that carry a triple, and those that carry none (MLM)."""
-        return [
-            chain for i, chain in enumerate(self.chains) if self.document_part(i) == "train"
-        ]
+        return [chain for i, chain in enumerate(self.chains) if self.document_part(i) == "train"]
 
     def answered_chains(self, part: str) -> list[LeafyChain]:
         """Chains of held-out heads with their held-out triples as leaves, for losses only."""

@@ -75,7 +75,12 @@ class ExtractSettings(Settings):
     documents: Literal["test", "all"] = Field(
         "test", description="documents of the test heads, or every document"
     )
-    token_scores: bool = Field(True, description="score names by MNM-leaf as well")
+    token_scores: bool = Field(
+        True, description="score names by MNM-leaf as well, if that helps on validation heads"
+    )
+    n_rule_queries: int = Field(
+        200, ge=1, description="validation queries, even over relations, that choose its weight"
+    )
     top_k: int = Field(5, ge=1, description="candidates kept for each query")
     target_precision: float | None = Field(
         None, gt=0, lt=1, description="choose the threshold for this precision, not the best F1"
@@ -123,7 +128,9 @@ def kg_path(data: DataSettings) -> Path:
     if data.kg.startswith(SAMPLE):
         from importlib.resources import files
 
-        path = Path(str(files("graphmert") / "data" / f"{data.kg.removeprefix(SAMPLE)}-sample.obo.gz"))
+        path = Path(
+            str(files("graphmert") / "data" / f"{data.kg.removeprefix(SAMPLE)}-sample.obo.gz")
+        )
     elif data.kg.startswith(DATASET):
         folder = _fetched(data.kg.removeprefix(DATASET))
         found = sorted(folder.glob("*.obo"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from graphmert.batch import RelationNames
 from graphmert.chain import LeafyChain
@@ -19,11 +21,17 @@ from graphmert.pretrained import from_body
 from graphmert.progress import Progress
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig, body_path
-from graphmert.shards import atomic_write_json
+from graphmert.shards import NO_SPACE_TEXT, atomic_write_json, atomic_write_text, disk_full
 from graphmert.train import TrainResult, train
 
 
-def relation_names(prepared: Prepared) -> RelationNames:
+def relation_names(prepared: Prepared, model: GraphMERTConfig | None = None) -> RelationNames:
+    """The words of each relation as the model is given them: as tokens, or not at all."""
+    takes = model is None or model.relation_names
+    return _relation_words(prepared) if takes else RelationNames()
+
+
+def _relation_words(prepared: Prepared) -> RelationNames:
     """The words of each relation as tokens; the hidden relation is one mask token."""
     encoded = prepared.tokenizer.encode_batch(list(prepared.relation_labels))
     words = tuple(tuple(int(i) for i in e.ids) for e in encoded)
@@ -47,7 +55,7 @@ def objectives(config: RunConfig) -> tuple[str, ...]:
 def build_model(config: RunConfig, prepared: Prepared) -> GraphMERT:
     """Make the network with random or pretrained weights; the seed fixes every draw."""
     torch.manual_seed(config.seed)
-    names = relation_names(prepared)
+    names = _relation_words(prepared)
     changes = FORMS[config.model.form] | {
         "n_relations": len(prepared.relations),
         "objectives": objectives(config),
@@ -82,7 +90,7 @@ def build_feeds(config: RunConfig, prepared: Prepared, model: GraphMERTConfig) -
         ordinary_ids=tokenizer.ordinary_ids,
         n_relations=len(prepared.relations),
     )
-    names = relation_names(prepared) if model.relation_names else RelationNames()
+    names = relation_names(prepared, model)
     wants_entities = "entity" in model.objectives
 
     def feed(chains: list[LeafyChain], n_steps: int, seed: int) -> ChainFeed:
@@ -142,9 +150,27 @@ def train_run(
     return result
 
 
+def drop_stale_training(out_dir: Path, fingerprint: str) -> None:
+    """Keep the checkpoints of a folder if they fit; those of other inputs cannot be gone on from.
+
+    The fingerprint of the folder's inputs is in `fingerprint.txt`.
+    """
+    record = out_dir / "fingerprint.txt"
+    fits = record.is_file() and record.read_text(encoding="utf-8") == fingerprint
+    if out_dir.is_dir() and not fits:
+        shutil.rmtree(out_dir)
+    atomic_write_text(record, fingerprint)
+
+
 def save_model(model: GraphMERT, prepared: Prepared, out_dir: Path) -> None:
     """Write a folder that `GraphMERT.from_pretrained` and the tokenizer can be loaded from."""
-    model.save_pretrained(out_dir, safe_serialization=True)
+    try:
+        model.save_pretrained(out_dir, safe_serialization=True)
+    except SafetensorError as error:
+        # The writer reports a full disk as text only.
+        if NO_SPACE_TEXT in str(error):
+            raise disk_full(out_dir / "model.safetensors", OSError(NO_SPACE_TEXT)) from error
+        raise
     prepared.tokenizer.save(out_dir)
     relations = {
         name: {"index": i, "label": prepared.relation_labels[i]}

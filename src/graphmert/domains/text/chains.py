@@ -204,10 +204,7 @@ def build_chains(
     relation_of = {name: place for place, name in enumerate(relations)}
     ends = [triples[one].to_pylist() for one in ("head_id", "relation", "tail_id")]
     _check_known(ends, row_of, relation_of)
-    used = sorted(set(ends[2]))
-    names = entities["name"].take(pa.array([row_of[one] for one in used], pa.int64())).to_pylist()
-    encoded = zip(used, tokenizer.encode_batch(names), strict=True)
-    tail_of = {one: tuple(encoding.ids.tolist()) for one, encoding in encoded}
+    tail_of = _encode_names(sorted(set(ends[2])), row_of, entities, tokenizer)
     injected, ledger = inject_simple(
         mentions,
         triples,
@@ -219,26 +216,25 @@ def build_chains(
 
     triple_of = {triple_id(*row): row for row in zip(*ends, strict=True)}
     leaves: list[list[LeafTriple]] = [[] for _ in roots.seq_ids]
-    rows = (sequence, root_start, root_end)
-    for row, start, end, key in zip(
-        *(one.tolist() for one in rows), injected["triple"].to_pylist(), strict=True
-    ):
+    places = zip(*(one.tolist() for one in (sequence, root_start, root_end)), strict=True)
+    for (row, start, end), key in zip(places, injected["triple"].to_pylist(), strict=True):
         head_id, relation, tail_id = triple_of[key]
-        leaves[row].append(
-            LeafTriple(
-                relation=relation_of[relation],
-                head_start=start,
-                head_end=end,
-                tail=tail_of[tail_id],
-                tail_entity=row_of[tail_id],
-                head_entity=row_of[head_id],
-            )
-        )
+        ids = (row_of[tail_id], row_of[head_id])
+        leaf = LeafTriple(relation_of[relation], start, end, tail_of[tail_id], *ids)
+        leaves[row].append(leaf)
     chains = [
         LeafyChain(roots.chain_roots(row), tuple(found), roots.seq_ids[row])
         for row, found in enumerate(leaves)
     ]
     return ChainSet(chains, injected.cast(schema_of("chains/injected")), ledger.check())
+
+
+def _encode_names(
+    ids: Sequence[str], row_of: dict[str, int], entities: pa.Table, tokenizer: Tokenizer
+) -> dict[str, tuple[int, ...]]:
+    names = entities["name"].take(pa.array([row_of[one] for one in ids], pa.int64())).to_pylist()
+    encoded = zip(ids, tokenizer.encode_batch(names), strict=True)
+    return {one: tuple(encoding.ids.tolist()) for one, encoding in encoded}
 
 
 def _place_heads(

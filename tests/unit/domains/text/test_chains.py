@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from toy_text import toy_documents, toy_entities, toy_tokenizer
 
 from graphmert.domains.text import (
     ChainSet,
@@ -17,6 +16,7 @@ from graphmert.domains.text import (
 from graphmert.errors import DataError
 from graphmert.kg import triple_id
 from graphmert.store import chains_from_table, chains_to_table, check_table, make_table
+from toy_text import toy_documents, toy_entities, toy_tokenizer
 
 TEXTS = ("🧬 the plasma membrane, growth", "Growth.", "nothing")
 ENTITIES = toy_entities(P="plasma membrane", G="growth", C="cell")

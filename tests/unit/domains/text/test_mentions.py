@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from toy_text import toy_documents, toy_entities, toy_tokenizer
 
 from graphmert.domains.text import find_mentions, fold, make_documents, make_sequences
 from graphmert.errors import DataError
+from toy_text import toy_documents, toy_entities, toy_tokenizer
 
 
 def find(text: str, entities: pa.Table) -> list[tuple[str, str]]:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from toy_text import toy_documents, toy_tokenizer
 
 from graphmert.domains.text import make_sequences, sentences
 from graphmert.errors import ConfigError
+from toy_text import byte_tokenizer, toy_documents, toy_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,23 @@ def test_a_long_word_is_cut_inside_and_said() -> None:
     pieces, reasons = cut("a qzqzqzqzqz b", max_tokens=4)
     assert "".join(pieces).replace(" ", "") == "aqzqzqzqzqzb"
     assert reasons == {"word longer than the budget, kept in pieces": 1}
+
+
+def test_a_sequence_fits_on_its_own_not_only_within_its_document() -> None:
+    tokenizer = byte_tokenizer()
+    text = "the growth growth growth growth growth"
+    whole = tokenizer.encode(text)
+    table, _ = make_sequences(toy_documents(text), tokenizer, max_tokens=3)
+    pieces = [text[row["start"] : row["end"]] for row in table.to_pylist()]
+    assert " ".join(pieces) == text
+    assert len(tokenizer.encode("growth growth growth")) > 3  # though it has 3 tokens inside
+    assert all(len(tokenizer.encode(piece)) <= 3 for piece in pieces), whole
+
+
+def test_a_character_over_the_budget_is_lost_and_said() -> None:
+    table, ledger = make_sequences(toy_documents("the 🧬"), byte_tokenizer(), max_tokens=3)
+    assert table.num_rows == 1
+    assert ledger.reasons == {"word with a character over the budget": 1}
 
 
 def test_a_document_without_text_is_in_the_ledger() -> None:
