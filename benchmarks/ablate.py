@@ -33,6 +33,7 @@ from ablation_table import aggregate, markdown
 from bench_train import machine
 from pydantic import Field
 from safetensors import safe_open
+from transformers.utils import logging
 
 from graphmert.config import Settings, build, load_toml
 from graphmert.errors import ConfigError, DataError
@@ -468,6 +469,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     args = parse(words)
+    logging.disable_progress_bar()
     limits = Limits(args.budget, args.steps, args.max_queries, args.max_valid_queries)
     variants = load_toml(args.variants, Variants).variant
     unknown = set(args.only) - {variant.name for variant in variants}

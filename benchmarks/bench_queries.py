@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_train import RESULTS, machine
+from transformers.utils import logging
 
 from graphmert.batch import RelationNames
 from graphmert.chain import LeafyChain
@@ -32,7 +33,7 @@ from graphmert.evaluate.biencoder import BiEncoder, BiEncoderConfig, tokenise
 from graphmert.extract import Asker, Query, score_queries
 from graphmert.model import GraphMERT, GraphMERTConfig
 from graphmert.run import RunConfig, execute, load
-from graphmert.run.answers import autocast, raise_without_entities
+from graphmert.run.answers import autocast
 from graphmert.run.prepared import HeadSpan, Prepared
 from graphmert.run.settings import DataSettings, SplitSettings, body_path
 from graphmert.run.training import build_model, relation_names
@@ -137,14 +138,12 @@ class Bench:
         self.case = case
         self.precision = precision
         self.model = build_model(config, prepared).eval()
-        if self.model.entity_head is None:
-            raise_without_entities()
-        if self.model.config.leaf_visibility != "isolated":
+        visibility = self.model.config.leaf_visibility
+        if self.model.entity_head is None or visibility != "isolated":
             raise ConfigError(
-                "queries share a forward pass under isolated visibility only",
-                where="model.changes.leaf_visibility",
-                got=self.model.config.leaf_visibility,
-                expected="isolated",
+                "the run's model cannot answer many queries in one forward pass",
+                got=f"visibility {visibility}, objectives {self.model.config.objectives}",
+                expected="isolated visibility, and entity among the objectives",
             )
         self.biencoder = build_bi_encoder(config, self.model, prepared)
         settings = {"encode_precision": "bf16" if precision == "bf16" else "fp32"}
@@ -304,6 +303,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = parse(words)
+    logging.disable_progress_bar()
     former = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:

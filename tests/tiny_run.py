@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -196,3 +197,19 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "timings.json"
     }
+
+
+STAGES = ("prepare", "train", "extract", "evaluate", "report")
+
+
+def rewind(folder: Path, stage: str) -> Path:
+    """Undo a stage of a finished run and those after it; return the folder."""
+    run = folder / "run"
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    for name in STAGES[STAGES.index(stage) :]:
+        for output in manifest["stages"].pop(name)["outputs"]:
+            (run / output).unlink()
+    if stage in ("prepare", "train"):
+        shutil.rmtree(run / "model")
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder

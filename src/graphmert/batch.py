@@ -96,10 +96,12 @@ class ChainBatch:
 
     @property
     def n_samples(self) -> int:
+        """Number of chains."""
         return int(self.token_BN.shape[0])
 
     @property
     def n_triples(self) -> int:
+        """Number of triples over all chains, queries included."""
         return int(self.relation_T.shape[0])
 
     def to(self, device: torch.device | str) -> ChainBatch:
@@ -139,6 +141,7 @@ class RelationNames:
     tokens: tuple[tuple[int, ...], ...] = ()
 
     def of(self, relation: int) -> tuple[int, ...]:
+        """Tokens of a relation; empty where no names are given."""
         return self.tokens[relation] if self.tokens else ()
 
 
@@ -159,54 +162,87 @@ def collate(
         A batch with N = the largest number of live nodes.
     """
     names = relation_names or RelationNames()
+    table, padding_mask = _node_table(chains, names, pad_id)
+    token, kind, root, triple, slot = (torch.from_numpy(column) for column in table)
+    groups = _groups(chains, names, n_nodes=table.shape[2])
+    fields_TC = np.array(groups.fields, dtype=np.int64).reshape(-1, 5)
+    relation, row, start, end, ordinal = torch.from_numpy(fields_TC.T.copy())
+    head_index, head_mask = _ragged(groups.heads)
+    leaf_index, leaf_mask = _ragged(groups.leaves)
+    tail_flag, _ = _ragged(groups.tail_flags)
+    lookup = None
+    if vectors is not None:
+        picked = vectors[table[0].clip(min=0)]
+        lookup = torch.from_numpy(np.ascontiguousarray(picked, dtype=np.float32))
+    return ChainBatch(
+        token_BN=token,
+        padding_mask_BN=torch.from_numpy(padding_mask),
+        kind_BN=kind,
+        root_BN=root,
+        triple_BN=triple,
+        slot_BN=slot,
+        relation_T=relation,
+        row_T=row,
+        head_start_T=start,
+        head_end_T=end,
+        ordinal_T=ordinal,
+        head_index_TM=torch.from_numpy(head_index),
+        head_mask_TM=torch.from_numpy(head_mask),
+        leaf_index_TL=torch.from_numpy(leaf_index),
+        leaf_mask_TL=torch.from_numpy(leaf_mask),
+        tail_mask_TL=torch.from_numpy(tail_flag.astype(bool)),
+        vectors_BNC=lookup,
+    )
+
+
+def _node_table(
+    chains: Sequence[LeafyChain], names: RelationNames, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of all nodes, int64 (5, B, N), and the padding mask; triples count over the batch."""
     columns = [_columns(chain, names) for chain in chains]
-    n_nodes = max((len(c[0]) for c in columns), default=1)
-    n_chains = len(chains)
-    table = np.zeros((5, n_chains, n_nodes), dtype=np.int64)
+    n_nodes = max((column.shape[1] for column in columns), default=1)
+    table = np.zeros((5, len(chains), n_nodes), dtype=np.int64)
     table[0] = pad_id
     table[3] = -1
-    padding_mask = np.zeros((n_chains, n_nodes), dtype=bool)
+    padding_mask = np.zeros((len(chains), n_nodes), dtype=bool)
     offset = 0
-    heads: list[np.ndarray] = []
-    leaves: list[np.ndarray] = []
-    tail_flags: list[np.ndarray] = []
-    rows: list[tuple[int, int, int, int, int]] = []
     for row, (chain, column) in enumerate(zip(chains, columns, strict=True)):
         size = column.shape[1]
         table[:, row, :size] = column
         table[3, row, :size] += np.where(column[3] >= 0, offset, 0)
         padding_mask[row, :size] = True
-        first = len(chain.roots)
+        offset += len(chain.triples)
+    return table, padding_mask
+
+
+@dataclass
+class _Groups:
+    """Flat places of each triple's head and leaves, and (relation, row, start, end, ordinal)."""
+
+    heads: list[np.ndarray] = field(default_factory=list)
+    leaves: list[np.ndarray] = field(default_factory=list)
+    tail_flags: list[np.ndarray] = field(default_factory=list)
+    fields: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+
+
+def _groups(chains: Sequence[LeafyChain], names: RelationNames, *, n_nodes: int) -> _Groups:
+    found = _Groups()
+    for row, chain in enumerate(chains):
+        base = row * n_nodes
+        first = base + len(chain.roots)
         ordinals: dict[int, int] = {}
         for triple in chain.triples:
-            n_name, n_tail = len(names.of(triple.relation)), len(triple.tail)
-            base = row * n_nodes
-            heads.append(np.arange(base + triple.head_start, base + triple.head_end))
-            leaves.append(np.arange(base + first, base + first + n_name + n_tail))
-            tail_flags.append(np.arange(n_name + n_tail) >= n_name)
-            ordinal = ordinals.get(triple.head_start, 0)
-            ordinals[triple.head_start] = ordinal + 1
-            rows.append((triple.relation, row, triple.head_start, triple.head_end, ordinal))
-            first += n_name + n_tail
-        offset += len(chain.triples)
-    per_triple = np.array(rows, dtype=np.int64).reshape(-1, 5)
-    head_index, head_mask = _ragged(heads)
-    leaf_index, leaf_mask = _ragged(leaves)
-    tail_mask = _ragged(tail_flags)[0].astype(bool)
-    lookup = None
-    if vectors is not None:
-        lookup = torch.from_numpy(
-            np.ascontiguousarray(vectors[table[0].clip(min=0)], dtype=np.float32)
-        )
-    tensor = torch.from_numpy
-    return ChainBatch(
-        *(tensor(table[0]), tensor(padding_mask)),
-        *(tensor(table[i].copy()) for i in range(1, 5)),
-        *(tensor(per_triple[:, i].copy()) for i in range(5)),
-        *(tensor(head_index), tensor(head_mask), tensor(leaf_index), tensor(leaf_mask)),
-        tensor(tail_mask),
-        vectors_BNC=lookup,
-    )
+            start, end = triple.head_start, triple.head_end
+            n_name = len(names.of(triple.relation))
+            size = n_name + len(triple.tail)
+            found.heads.append(np.arange(base + start, base + end))
+            found.leaves.append(np.arange(first, first + size))
+            found.tail_flags.append(np.arange(size) >= n_name)
+            ordinal = ordinals.get(start, 0)
+            ordinals[start] = ordinal + 1
+            found.fields.append((triple.relation, row, start, end, ordinal))
+            first += size
+    return found
 
 
 def text_batch(token_BN: Tensor, padding_mask_BN: Tensor) -> ChainBatch:
@@ -221,9 +257,22 @@ def text_batch(token_BN: Tensor, padding_mask_BN: Tensor) -> ChainBatch:
     none_T = zero_BN.new_zeros(0)
     none_TM = zero_BN.new_zeros(0, 0)
     return ChainBatch(
-        *(token_BN, padding_mask_BN, zero_BN, place_BN, zero_BN - 1, zero_BN),
-        *(none_T, none_T, none_T, none_T, none_T),
-        *(none_TM, none_TM.bool(), none_TM, none_TM.bool(), none_TM.bool()),
+        token_BN=token_BN,
+        padding_mask_BN=padding_mask_BN,
+        kind_BN=zero_BN,
+        root_BN=place_BN,
+        triple_BN=zero_BN - 1,
+        slot_BN=zero_BN,
+        relation_T=none_T,
+        row_T=none_T,
+        head_start_T=none_T,
+        head_end_T=none_T,
+        ordinal_T=none_T,
+        head_index_TM=none_TM,
+        head_mask_TM=none_TM.bool(),
+        leaf_index_TL=none_TM,
+        leaf_mask_TL=none_TM.bool(),
+        tail_mask_TL=none_TM.bool(),
     )
 
 
@@ -276,44 +325,68 @@ def collate_masked(
     batch = collate(
         [m.chain for m in masked], relation_names=relation_names, pad_id=pad_id, vectors=vectors
     )
-    n_nodes = int(batch.token_BN.shape[1])
-    mlm: list[np.ndarray] = []
-    sbo: list[np.ndarray] = []
-    leaf: list[np.ndarray] = []
-    relation: list[tuple[int, int]] = []
-    entity: list[tuple[int, int]] = []
-    leaf_index = batch.leaf_index_TL.numpy()
-    tail_mask = batch.tail_mask_TL.numpy()
-    triple = 0
-    for row, item in enumerate(masked):
-        asked = np.flatnonzero(item.root_labels != IGNORE)
-        mlm.append(np.stack([asked + row * n_nodes, item.root_labels[asked]]))
-        sbo.extend(_span_boundary(item, row * n_nodes))
-        for index, labels in enumerate(item.leaf_labels):
-            positions = leaf_index[triple][tail_mask[triple]]
-            asked = np.flatnonzero(labels != IGNORE)
-            if len(asked):
-                leaf.append(np.stack([positions[asked], labels[asked]]))
-            if item.relation_labels[index] != IGNORE:
-                relation.append((triple, int(item.relation_labels[index])))
-            if item.entity_labels[index] >= 0:
-                entity.append((triple, int(item.entity_labels[index])))
-            triple += 1
-    mlm_t = torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *mlm], axis=1))
-    sbo_t = torch.from_numpy(np.concatenate([np.zeros((4, 0), np.int64), *sbo], axis=1))
-    leaf_t = torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *leaf], axis=1))
-    relation_t = torch.tensor(relation, dtype=torch.int64).reshape(-1, 2)
-    entity_triples, positives, not_negative = _entity_labels(entity, name_entities, excluded)
+    asked = _asked(masked, batch)
+    entity_triples, positives, not_negative = _entity_labels(asked.entity, name_entities, excluded)
+    mlm, sbo, leaf = (
+        _join(parts, n) for parts, n in ((asked.mlm, 2), (asked.sbo, 4), (asked.leaf, 2))
+    )
+    relation = torch.tensor(asked.relation, dtype=torch.int64).reshape(-1, 2)
     labels = Labels(
-        *(mlm_t[0], mlm_t[1]),
-        *(sbo_t[i] for i in range(4)),
-        *(leaf_t[0], leaf_t[1]),
-        *(relation_t[:, 0], relation_t[:, 1]),
-        *(entity_triples, positives, not_negative),
+        mlm_position_P=mlm[0],
+        mlm_label_P=mlm[1],
+        sbo_left_P=sbo[0],
+        sbo_right_P=sbo[1],
+        sbo_offset_P=sbo[2],
+        sbo_label_P=sbo[3],
+        leaf_position_P=leaf[0],
+        leaf_label_P=leaf[1],
+        relation_triple_P=relation[:, 0],
+        relation_label_P=relation[:, 1],
+        entity_triple_Q=entity_triples,
+        entity_positive_Q=positives,
+        entity_excluded_QC=not_negative,
         names=names,
         name_entity_C=None if name_entities is None else torch.from_numpy(name_entities),
     )
     return replace(batch, labels=labels)
+
+
+@dataclass
+class _Asked:
+    """What each objective asks, as int64 columns; relation and entity as (triple, label)."""
+
+    mlm: list[np.ndarray] = field(default_factory=list)
+    sbo: list[np.ndarray] = field(default_factory=list)
+    leaf: list[np.ndarray] = field(default_factory=list)
+    relation: list[tuple[int, int]] = field(default_factory=list)
+    entity: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _asked(masked: Sequence[MaskedChain], batch: ChainBatch) -> _Asked:
+    found = _Asked()
+    n_nodes = int(batch.token_BN.shape[1])
+    leaf_index, tail_mask = batch.leaf_index_TL.numpy(), batch.tail_mask_TL.numpy()
+    triple = 0
+    for row, item in enumerate(masked):
+        places = np.flatnonzero(item.root_labels != IGNORE)
+        found.mlm.append(np.stack([places + row * n_nodes, item.root_labels[places]]))
+        found.sbo.extend(_span_boundary(item, row * n_nodes))
+        for index, labels in enumerate(item.leaf_labels):
+            positions = leaf_index[triple][tail_mask[triple]]
+            places = np.flatnonzero(labels != IGNORE)
+            found.leaf.append(np.stack([positions[places], labels[places]]))
+            if item.relation_labels[index] != IGNORE:
+                found.relation.append((triple, int(item.relation_labels[index])))
+            if item.entity_labels[index] >= 0:
+                found.entity.append((triple, int(item.entity_labels[index])))
+            triple += 1
+    return found
+
+
+def _join(parts: Sequence[np.ndarray], n_columns: int) -> Tensor:
+    """Columns of all parts side by side, int64 (n_columns, P)."""
+    empty = np.zeros((n_columns, 0), dtype=np.int64)
+    return torch.from_numpy(np.concatenate([empty, *parts], axis=1))
 
 
 def _span_boundary(item: MaskedChain, base: int) -> list[np.ndarray]:

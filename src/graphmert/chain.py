@@ -67,6 +67,7 @@ class LeafyChain:
 
     @property
     def n_nodes(self) -> int:
+        """Live nodes: roots and leaves."""
         return len(self.roots) + sum(len(triple.tail) for triple in self.triples)
 
 

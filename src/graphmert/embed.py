@@ -137,10 +137,12 @@ class NodeEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: ChainBatch) -> Tensor:
+        """Return the encoder's input, (B, N, D)."""
         if batch.vectors_BNC is None:
             token_BND = self.token(batch.token_BN)
         else:
-            assert self.vector is not None and self.mask_vector is not None
+            assert self.vector is not None
+            assert self.mask_vector is not None
             masked_BN1 = (batch.token_BN < 0)[..., None]
             vector_BND = self.vector(batch.vectors_BNC)
             token_BND = torch.where(masked_BN1, self.mask_vector.to(vector_BND.dtype), vector_BND)

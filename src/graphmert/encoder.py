@@ -1,7 +1,7 @@
 """The encoder: post-LayerNorm transformer layers over the live nodes of leafy chains.
 
-Legend: B batch, N nodes (of a padded chain, or all live ones in flat tensors), D width, A attention heads, K width
-per head. Layer: x = LN(x + attention(x)); x = LN(x + W2 GELU(W1 x)).
+Legend: B batch, N nodes (of a padded chain, or all live ones in flat tensors), D width,
+A attention heads, K width per head. Layer: x = LN(x + attention(x)); x = LN(x + W2 GELU(W1 x)).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_ND: Tensor, blocks: Sequence[Block]) -> Tensor:
+        """One layer over all live nodes, (N, D) -> (N, D); blocks attend apart."""
         qkv_NC = self.qkv(x_ND)
         parts = torch.split(qkv_NC, [block.n_live for block in blocks])
         mixed = [self._attend(part, block) for part, block in zip(parts, blocks, strict=True)]
@@ -92,6 +93,7 @@ class Block:
 
     @property
     def n_live(self) -> int:
+        """Number of real nodes."""
         return int(self.live.shape[0])
 
 

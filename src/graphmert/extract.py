@@ -214,7 +214,9 @@ def _answer(
     rows = [row for part in pending for row in part]
     batch = collate(
         [row.chain for row in rows], relation_names=asker.relation_names, pad_id=asker.pad_id
-    ).to(model.device)
+    )
+    # Groups on one head are not in an order: each is asked as the head's first triple.
+    batch = replace(batch, ordinal_T=torch.zeros_like(batch.ordinal_T)).to(model.device)
     states_BND = model(batch)
     places: dict[tuple[str, int, int], int] = {}
     first = 0
@@ -324,8 +326,10 @@ def form_tails(
             open_slots = [k for k, token in enumerate(tail) if token == mask]
             best = log_p[open_slots].max(dim=-1).values
             slot = open_slots[int(best.argmax())]
-            values, tokens = log_p[slot].topk(n_best)
+            values, tokens = log_p[slot].topk(min(n_best, log_p.shape[-1]))
             for value, token in zip(values.tolist(), tokens.tolist(), strict=True):
+                if value == -np.inf:
+                    break
                 filled = (*tail[:slot], token, *tail[slot + 1 :])
                 grown.setdefault(len(tail), []).append((score + value, filled))
         beams = []

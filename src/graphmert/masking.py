@@ -21,25 +21,36 @@ IGNORE = -100
 class MaskingConfig(Settings):
     """What is masked, and how often. A triple gets at most one of tail, relation, both."""
 
-    mlm_rate: float = Field(0.15, ge=0, le=1, description="share of root tokens masked by MLM")
-    mlm_share: float = Field(1.0, ge=0, le=1, description="share of chains that MLM touches")
-    span_p: float = Field(0.2, gt=0, lt=1, description="p of the geometric span length")
-    max_span: int = Field(7, ge=1, description="longest masked span, in tokens")
-    tail_rate: float = Field(0.7, ge=0, le=1, description="probability: tail masked, relation seen")
-    relation_rate: float = Field(
-        0.15, ge=0, le=1, description="probability: relation masked, tail seen"
+    mlm_rate: float = Field(
+        default=0.15, ge=0, le=1, description="share of root tokens masked by MLM"
     )
-    both_rate: float = Field(0.15, ge=0, le=1, description="probability: tail and relation masked")
+    mlm_share: float = Field(
+        default=1.0, ge=0, le=1, description="share of chains that MLM touches"
+    )
+    span_p: float = Field(default=0.2, gt=0, lt=1, description="p of the geometric span length")
+    max_span: int = Field(default=7, ge=1, description="longest masked span, in tokens")
+    tail_rate: float = Field(
+        default=0.7, ge=0, le=1, description="probability: tail masked, relation seen"
+    )
+    relation_rate: float = Field(
+        default=0.15, ge=0, le=1, description="probability: relation masked, tail seen"
+    )
+    both_rate: float = Field(
+        default=0.15, ge=0, le=1, description="probability: tail and relation masked"
+    )
     entity_rate: float = Field(
-        1.0, ge=0, le=1, description="probability that a triple also asks for its tail entity"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="probability that a triple also asks for its tail entity",
     )
     query_slots: int = Field(
-        1,
+        default=1,
         ge=0,
         description="masked leaves of a query whose tail length is unknown; 0: the tail's length",
     )
     partial_share: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="share of masked tails of which only some tokens are masked, not the whole",
@@ -101,7 +112,7 @@ def draw_spans(maskable: np.ndarray, config: MaskingConfig, rng: np.random.Gener
     Source: GraphMERT, MLM (spans of SpanBERT). Differs: none.
     Checked by: tests/property/test_chain.py
     """
-    budget = int(round(config.mlm_rate * int(maskable.sum())))
+    budget = round(config.mlm_rate * int(maskable.sum()))
     lengths = np.arange(1, config.max_span + 1)
     weights = config.span_p * (1 - config.span_p) ** (lengths - 1)
     weights = weights / weights.sum()

@@ -99,6 +99,7 @@ class GraphMERTConfig(PretrainedConfig):
 class GraphMERT(PreTrainedModel):
     """Encode leafy chains and predict what is masked in them."""
 
+    config: GraphMERTConfig
     config_class = GraphMERTConfig
     base_model_prefix = ""
     main_input_name = "batch"
@@ -210,6 +211,7 @@ class GraphMERT(PreTrainedModel):
                 nn.init.ones_(module.graph_distance)
 
     def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
         return self.embed.token
 
     def forward(self, batch: ChainBatch) -> Tensor:

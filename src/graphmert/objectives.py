@@ -84,6 +84,7 @@ class Transform(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(P, in_width) -> (P, width)."""
         return self.norm(F.gelu(self.dense(x)))
 
 
@@ -96,6 +97,7 @@ class VocabHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def forward(self, x_PD: Tensor, decoder_VD: Tensor) -> Tensor:
+        """States (P, D) and decoder (V, D) -> logits (P, V)."""
         return F.linear(self.transform(x_PD), decoder_VD, self.bias)
 
 
@@ -120,6 +122,7 @@ class SpanBoundaryHead(nn.Module):
     def forward(
         self, left_PD: Tensor, right_PD: Tensor, place_P: Tensor, decoder_VD: Tensor
     ) -> Tensor:
+        """Three inputs for each masked root -> logits (P, V)."""
         place_PD = self.place(place_P.clamp(max=self.place.num_embeddings - 1))
         x_PD = self.second(self.first(torch.cat([left_PD, right_PD, place_PD], dim=-1)))
         if self.decoder is not None:
@@ -153,6 +156,7 @@ class RelationHead(nn.Module):
         self.linear = nn.Linear(width, n_relations)
 
     def forward(self, head_TD: Tensor, leaf_TD: Tensor, ordinal_T: Tensor) -> Tensor:
+        """Head and leaf states and slots of T triples -> logits (T, E)."""
         slot_TD = self.slot(ordinal_T.clamp(max=self.slot.num_embeddings - 1))
         return self.linear(head_TD + leaf_TD + slot_TD)
 

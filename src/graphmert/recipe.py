@@ -56,68 +56,78 @@ class DataSource(Protocol):
 class TrainConfig(Settings):
     """Say how to train; exactly one of `total_steps` and `epochs` is set."""
 
-    total_steps: int | None = Field(None, ge=1, description="Number of updates.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the data, instead.")
+    total_steps: int | None = Field(default=None, ge=1, description="Number of updates.")
+    epochs: float | None = Field(default=None, gt=0, description="Passes over the data, instead.")
     max_seconds: float | None = Field(
-        None, gt=0, description="Stop after this much training time, evaluation not counted."
+        default=None,
+        gt=0,
+        description="Stop after this much training time, evaluation not counted.",
     )
     schedule: Literal["step", "time"] = Field(
-        "step",
+        default="step",
         description="What the learning rate follows: updates, or the share of max_seconds that "
         "is gone (then a run is not repeatable to the byte).",
     )
-    batch_size: int = Field(128, ge=1, description="Samples per update, over all processes.")
+    batch_size: int = Field(
+        default=128, ge=1, description="Samples per update, over all processes."
+    )
     micro_batch_size: int | None = Field(
-        None, ge=1, description="Most samples in one forward pass; the gradient stays the same."
+        default=None,
+        ge=1,
+        description="Most samples in one forward pass; the gradient stays the same.",
     )
     max_tokens_per_micro_batch: int | None = Field(
-        None, ge=1, description="Most positions, padding included, in one forward pass."
+        default=None, ge=1, description="Most positions, padding included, in one forward pass."
     )
-    learning_rate: float = Field(4e-4, gt=0, description="Peak of the schedule.")
+    learning_rate: float = Field(default=4e-4, gt=0, description="Peak of the schedule.")
     pretrained_learning_rate: float | None = Field(
-        None, gt=0, description="Peak for parameters that come from a pretrained body."
+        default=None, gt=0, description="Peak for parameters that come from a pretrained body."
     )
-    min_learning_rate: float = Field(1e-5, ge=0, description="Floor of the cosine.")
-    warmup_steps: int = Field(500, ge=0, description="Updates of linear warm-up.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Of AdamW.")
-    eps: float = Field(1e-8, gt=0, description="Of AdamW.")
+    min_learning_rate: float = Field(default=1e-5, ge=0, description="Floor of the cosine.")
+    warmup_steps: int = Field(default=500, ge=0, description="Updates of linear warm-up.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Of AdamW.")
+    eps: float = Field(default=1e-8, gt=0, description="Of AdamW.")
     weight_decay: float = Field(
-        0.01, ge=0, description="Of AdamW; not for biases, norms and other vectors."
+        default=0.01, ge=0, description="Of AdamW; not for biases, norms and other vectors."
     )
     clip_norm: float | None = Field(
-        1.0, gt=0, description="Largest norm of the gradient over all parameters."
+        default=1.0, gt=0, description="Largest norm of the gradient over all parameters."
     )
     precision: Literal["bf16", "fp32"] = Field(
-        "fp32", description="bf16 computes under autocast; parameters stay fp32."
+        default="fp32", description="bf16 computes under autocast; parameters stay fp32."
     )
-    device: Literal["auto", "cpu"] = Field("auto", description="auto takes an accelerator.")
+    device: Literal["auto", "cpu"] = Field(default="auto", description="auto takes an accelerator.")
     n_threads: int | None = Field(
-        None, ge=1, description="Threads per process; the bytes may depend on it."
+        default=None, ge=1, description="Threads per process; the bytes may depend on it."
     )
     weights: dict[str, float] = Field(
         default_factory=dict, description="Weight per objective; empty: 1 for each."
     )
     eval_every: int | None = Field(
-        None, ge=1, description="Updates between evaluations; only at the end when not set."
+        default=None, ge=1, description="Updates between evaluations; only at the end when not set."
     )
     eval_batches: int | None = Field(
-        None, ge=1, description="Validation batches per evaluation; all when not set."
+        default=None, ge=1, description="Validation batches per evaluation; all when not set."
     )
-    best_metric: str = Field("valid_loss", description="Metric that names the best checkpoint.")
-    best_mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
+    best_metric: str = Field(
+        default="valid_loss", description="Metric that names the best checkpoint."
+    )
+    best_mode: Literal["min", "max"] = Field(
+        default="min", description="Whether less or more is better."
+    )
     final_weights: Literal["best", "last"] = Field(
-        "best", description="Weights the model holds at the end."
+        default="best", description="Weights the model holds at the end."
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="Stop after so many evaluations without a better metric."
+        default=None, ge=1, description="Stop after so many evaluations without a better metric."
     )
-    checkpoint_every: int = Field(500, ge=1, description="Updates between checkpoints.")
-    log_every: int = Field(10, ge=1, description="Updates between lines of training.jsonl.")
+    checkpoint_every: int = Field(default=500, ge=1, description="Updates between checkpoints.")
+    log_every: int = Field(default=10, ge=1, description="Updates between lines of training.jsonl.")
     tracker: str = Field(
-        "none", description="none, tensorboard, wandb or another tracker of accelerate."
+        default="none", description="none, tensorboard, wandb or another tracker of accelerate."
     )
-    prefetch: bool = Field(False, description="Build the next batch in a thread meanwhile.")
-    seed: int = Field(0, ge=0, description="Of dropout; the data source has its own.")
+    prefetch: bool = Field(default=False, description="Build the next batch in a thread meanwhile.")
+    seed: int = Field(default=0, ge=0, description="Of dropout; the data source has its own.")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> TrainConfig:

@@ -100,21 +100,31 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int, lowercase: bool = True) -> Tokenizer:
-        """Train a WordPiece tokenizer on texts (same texts, same bytes)."""
-        from tokenizers import models, normalizers, pre_tokenizers, trainers
-        from tokenizers import decoders
+        """Train a WordPiece tokenizer on texts; the same texts in any order give the same bytes."""
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
         backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
         backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
+        texts = list(texts)
+        first, inner = _letters(backend, texts)
+        # Ties between pairs are broken by id, and letters within words would get theirs in the
+        # order of a hash table: they are named before training, so that their ids are fixed.
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
-            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+            special_tokens=[*special, *(f"##{letter}" for letter in inner)],
+            limit_alphabet=len(first) + len(inner),
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
-        return cls(backend, source="trained")
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        trained = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        trained.normalizer, trained.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        trained.decoder = backend.decoder
+        trained.add_special_tokens(special)
+        return cls(trained, source="trained")
 
     def save(self, directory: Path) -> Path:
         """Write `tokenizer.json` into the directory."""
@@ -129,26 +139,32 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Number of ids."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def pad_id(self) -> int:
+        """Fills batches."""
         return self._special["pad"]
 
     @property
     def cls_id(self) -> int:
+        """Opens a chain."""
         return self._special["cls"]
 
     @property
     def sep_id(self) -> int:
+        """Closes a chain."""
         return self._special["sep"]
 
     @property
     def mask_id(self) -> int:
+        """Stands for a hidden token."""
         return self._special["mask"]
 
     @property
     def unk_id(self) -> int:
+        """Stands for text outside the vocabulary."""
         return self._special["unk"]
 
     @cached_property
@@ -186,3 +202,12 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Join token ids back into text."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def _letters(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the characters that begin words and those within words, sorted."""
+    words: set[str] = set()
+    for text in texts:
+        plain = backend.normalizer.normalize_str(text)
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
+    return sorted({word[0] for word in words}), sorted({c for word in words for c in word[1:]})

@@ -10,7 +10,7 @@ import torch
 
 from golden.forms import MASK, NAMES, PAD, SEP, VOCAB_SIZE, make_model, names_of, random_chains
 from graphmert import extract
-from graphmert.batch import collate
+from graphmert.batch import ChainBatch, collate
 from graphmert.chain import LeafTriple, LeafyChain
 from graphmert.extract import (
     Answers,
@@ -40,9 +40,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], int]] = {
 def make(variant: str = "default") -> tuple[GraphMERT, Asker]:
     form, changes, slots = VARIANTS[variant]
     model = make_model(form, **changes).float()
-    return model, Asker(
-        mask_id=MASK, pad_id=PAD, relation_names=names_of(model), query_slots=slots
-    )
+    return model, Asker(mask_id=MASK, pad_id=PAD, relation_names=names_of(model), query_slots=slots)
 
 
 def make_open() -> tuple[GraphMERT, Asker]:
@@ -104,7 +102,9 @@ def test_one_forward_for_all_equals_one_for_each(variant: str) -> None:
         each = np.concatenate([one[name] for one in alone])
         np.testing.assert_allclose(scores, each, **CLOSE)
         np.testing.assert_allclose(scores, apart[name], **CLOSE)
-    kept = {name: scores[:, :6] if scores.ndim == 2 else scores for name, scores in together.items()}
+    kept = {
+        name: scores[:, :6] if scores.ndim == 2 else scores for name, scores in together.items()
+    }
     assert spread(kept) > 0.005
 
 
@@ -152,36 +152,36 @@ def test_no_query_no_answer() -> None:
     assert ask(model, asker, []) == []
 
 
+def lone_group(
+    model: GraphMERT, asker: Asker, query: Query, relation: int, n_slots: int
+) -> tuple[torch.Tensor, ChainBatch]:
+    """States of the query's chain with nothing but one masked group."""
+    group = LeafTriple(relation, query.head_start, query.head_end, (MASK,) * n_slots)
+    chain = LeafyChain(CHAINS[query.chain].roots, (group,))
+    batch = collate([chain], relation_names=asker.relation_names, pad_id=PAD)
+    return model(batch), batch
+
+
 @pytest.mark.parametrize("variant", ["default", "no slots named"])
+@torch.no_grad()
 def test_scores_are_the_formulas(variant: str) -> None:
     model, asker = make(variant)
     queries = make_queries()[:5]
     scores = join(ask(model, asker, queries))
     vectors_ED = table(model)
+    slots = max(1, asker.query_slots)
     for row, query in enumerate(queries):
-        roots = CHAINS[query.chain].roots
-
-        def states(relation: int, n: int) -> tuple[torch.Tensor, Any]:
-            group = LeafTriple(relation, query.head_start, query.head_end, (MASK,) * n)  # noqa: B023
-            batch = collate(
-                [LeafyChain(roots, (group,))],  # noqa: B023
-                relation_names=asker.relation_names,
-                pad_id=PAD,
-            )
-            with torch.no_grad():
-                return model(batch), batch
-
-        x_BND, batch = states(query.relation, max(1, asker.query_slots))
-        query_D = model.entity_queries(x_BND, batch)[0].detach()
-        np.testing.assert_allclose(scores["entity_QE"][row], (vectors_ED @ query_D).numpy(), **CLOSE)
-        x_BND, batch = states(model.config.n_relations, max(1, asker.query_slots))
+        x_BND, batch = lone_group(model, asker, query, query.relation, slots)
+        cosine_E = vectors_ED @ model.entity_queries(x_BND, batch)[0]
+        np.testing.assert_allclose(scores["entity_QE"][row], cosine_E.numpy(), **CLOSE)
+        x_BND, batch = lone_group(model, asker, query, model.config.n_relations, slots)
         log_p = model.relation_logits(x_BND, batch)[0].log_softmax(-1)
         assert scores["relation_Q"][row] == pytest.approx(float(log_p[query.relation]), abs=1e-5)
         for entity, name in enumerate(ENTITIES):
             if len(name) > MAX_TAIL:
                 assert scores["token_QE"][row, entity] < -1000
                 continue
-            x_BND, batch = states(query.relation, len(name))
+            x_BND, batch = lone_group(model, asker, query, query.relation, len(name))
             positions = batch.leaf_index_TL[batch.tail_mask_TL]
             log_p = model.token_logits(x_BND[0], positions).log_softmax(-1)
             total = sum(float(log_p[k, token]) for k, token in enumerate(name))

@@ -36,21 +36,28 @@ OBJECTIVE = "contrastive"
 class BiEncoderConfig(Settings):
     """Say how the bi-encoder reads texts and draws its batches."""
 
-    max_query_tokens: int = Field(128, ge=3, description="Longest query text, with its two ends.")
-    max_name_tokens: int = Field(32, ge=3, description="Longest entity name, with its two ends.")
-    batch_size: int = Field(32, ge=1, description="Triples per update.")
+    max_query_tokens: int = Field(
+        default=128, ge=3, description="Longest query text, with its two ends."
+    )
+    max_name_tokens: int = Field(
+        default=32, ge=3, description="Longest entity name, with its two ends."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Triples per update.")
     n_sampled_negatives: int = Field(
-        96, ge=0, description="Random entities per update, beside the tails of the batch."
+        default=96, ge=0, description="Random entities per update, beside the tails of the batch."
     )
-    temperature: float = Field(0.05, gt=0, description="First value of the learned temperature.")
+    temperature: float = Field(
+        default=0.05, gt=0, description="First value of the learned temperature."
+    )
     relation_weighting: Literal["sqrt", "none"] = Field(
-        "sqrt", description="sqrt draws a triple with weight 1/sqrt(triples of its relation)."
+        default="sqrt",
+        description="sqrt draws a triple with weight 1/sqrt(triples of its relation).",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of the body, in training.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Of the body, in training.")
     encode_precision: Literal["fp32", "bf16"] = Field(
-        "bf16", description="When encoding names and queries for ranking; bf16 is autocast."
+        default="bf16", description="When encoding names and queries for ranking; bf16 is autocast."
     )
-    seed: int = Field(0, ge=0, description="Of the batches.")
+    seed: int = Field(default=0, ge=0, description="Of the batches.")
 
 
 def query_text(query: Query, relation_labels: Sequence[str]) -> str:

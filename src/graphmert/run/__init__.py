@@ -84,15 +84,16 @@ def execute(
         plan.manifest.run(name, wanted, plan.work(name, wanted, progress))
         summary["stages"][name] = "done"
     summary |= plan.results()
-    code = 0
     accepted = plan.counts("extract").get("n_accepted")
-    if last >= STAGES.index("extract") and accepted is not None:
-        if accepted < config.extract.min_accepted:
-            progress.message(
-                f"{accepted} triples accepted, fewer than extract.min_accepted = "
-                f"{config.extract.min_accepted}; ledger.json names the reasons"
-            )
-            code = 1
+    if last < STAGES.index("extract") or accepted is None:
+        return RunResult(0, summary)
+    code = 0
+    if accepted < config.extract.min_accepted:
+        progress.message(
+            f"{accepted} triples accepted, fewer than extract.min_accepted = "
+            f"{config.extract.min_accepted}; ledger.json names the reasons"
+        )
+        code = 1
     return RunResult(code, summary)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from graphmert.errors import ConfigError
 from graphmert.evaluate import QueryRow, Targets, filtered_ranks, rank_metrics
 from graphmert.extract import (
     Answers,
@@ -51,7 +52,7 @@ class Scorer:
     ) -> Scorer:
         """Encode every entity name, and group names by length for MNM-leaf."""
         if model.entity_head is None:
-            raise_without_entities()
+            raise _without_entities()
         asker = Asker(
             mask_id=prepared.tokenizer.mask_id,
             pad_id=prepared.tokenizer.pad_id,
@@ -101,11 +102,8 @@ class Scorer:
         return scores_QE
 
 
-def raise_without_entities() -> None:
-    """Refuse to rank entities with a model that was not trained to."""
-    from graphmert.errors import ConfigError
-
-    raise ConfigError(
+def _without_entities() -> ConfigError:
+    return ConfigError(
         "the model has no MNM-entity output, which extraction ranks entities with",
         where="train.weights",
         expected="a weight for entity",

@@ -321,10 +321,11 @@ class _GraphBuilder:
             return "below threshold"
         if schema.range and tail_type not in schema.range:
             return f"schema, range: {triple.relation} does not end in {tail_type}"
-        if schema.cardinality is not None:
-            if len(self.parents[triple.relation][triple.head_id]) >= schema.cardinality:
-                return f"schema, cardinality: at most {schema.cardinality} tails"
-        if schema.antisymmetric and triple.head_id in self.parents[triple.relation][triple.tail_id]:
+        parents = self.parents[triple.relation]
+        n_tails = len(parents[triple.head_id])
+        if schema.cardinality is not None and n_tails >= schema.cardinality:
+            return f"schema, cardinality: at most {schema.cardinality} tails"
+        if schema.antisymmetric and triple.head_id in parents[triple.tail_id]:
             return "schema, antisymmetric: the reverse triple is known"
         if schema.acyclic and self._reaches(triple.relation, triple.tail_id, triple.head_id):
             return "schema, cycle: the tail already leads to the head"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from graphmert.domains.text import (
+    HeadSpan,
     build_chains,
     documents_from_definitions,
     encode_roots,
@@ -15,12 +16,12 @@ from graphmert.domains.text import (
     head_spans,
     make_sequences,
 )
-from graphmert.kg import infer_schema, read_obo, require_valid, split_by_head, write_schema
+from graphmert.kg import Schema, infer_schema, read_obo, require_valid, split_by_head, write_schema
 from graphmert.kg.obo import OboDocument
 from graphmert.progress import Progress
 from graphmert.run.manifest import StageOutput
 from graphmert.run.settings import RunConfig
-from graphmert.store import RunDir, chains_to_table, kg_to_tables, make_table
+from graphmert.store import RunDir, chains_to_table, kg_to_tables, make_table, schema_of
 from graphmert.tokens import Tokenizer
 
 TABLES = (
@@ -84,14 +85,6 @@ def prepare_stage(
         max_triples_per_chain=config.text.max_triples_per_chain,
     )
     progress.update(5, note="chains")
-    row_of = {one: row for row, one in enumerate(entities["entity_id"].to_pylist())}
-    heads = [
-        (chain, row_of[s.entity_id], s.root_start, s.root_end, s.char_start, s.char_end, s.is_title)
-        for chain, found in enumerate(spans)
-        for s in found
-    ]
-    names = ("chain", "entity", "root_start", "root_end", "char_start", "char_end", "is_title")
-    columns = list(zip(*heads, strict=True)) if heads else [()] * len(names)
     tables = {
         "corpus/documents": documents,
         "corpus/sequences": sequences,
@@ -100,7 +93,7 @@ def prepare_stage(
         "seed/triples": triples,
         "chains/chains": chains_to_table(built.chains),
         "chains/injected": built.injected,
-        "chains/heads": make_table("chains/heads", dict(zip(names, columns, strict=True))),
+        "chains/heads": _head_table(spans, entities),
     }
     files = [run.write(name, tables[name]) for name in TABLES]
     write_schema(run.seed_schema, schema)
@@ -109,6 +102,35 @@ def prepare_stage(
     progress.end()
     ledgers = (obo.ledger, sequence_ledger, mention_ledger, span_ledger, built.ledger)
     return StageOutput(files, _counts(tables), ledgers)
+
+
+def _seed(config: RunConfig, kg: Path) -> tuple[OboDocument, Schema, pa.Table, pa.Table]:
+    """Read, validate and split the seed KG: the file, its schema, entities and triples."""
+    obo = read_obo(kg)
+    schema = infer_schema(obo.kg, typedefs=obo.typedefs)
+    require_valid(obo.kg, schema, where=str(kg))
+    split = split_by_head(
+        obo.kg,
+        schema,
+        n_valid_heads=config.split.n_valid_heads,
+        n_test_heads=config.split.n_test_heads,
+        seed=config.split.seed,
+        eligible=obo.definitions.keys(),
+    )
+    return obo, schema, *kg_to_tables(obo.kg, split)
+
+
+def _head_table(spans: Sequence[Sequence[HeadSpan]], entities: pa.Table) -> pa.Table:
+    """Every head span with its chain and entity as rows."""
+    row_of = {one: row for row, one in enumerate(entities["entity_id"].to_pylist())}
+    columns: dict[str, list[object]] = {name: [] for name in schema_of("chains/heads").names}
+    for chain, found in enumerate(spans):
+        for span in found:
+            columns["chain"].append(chain)
+            columns["entity"].append(row_of[span.entity_id])
+            for name in ("root_start", "root_end", "char_start", "char_end", "is_title"):
+                columns[name].append(getattr(span, name))
+    return make_table("chains/heads", columns)
 
 
 def _counts(tables: dict[str, pa.Table]) -> dict[str, object]:
@@ -128,7 +150,8 @@ def _tokenizer(
 ) -> Tokenizer:
     if body is not None:
         return Tokenizer.load(body)
-    held = set(triples.filter(pc.not_equal(triples["split"], "train"))["head_id"].to_pylist())
+    rows = zip(triples["head_id"].to_pylist(), triples["split"].to_pylist(), strict=True)
+    held = {head for head, part in rows if part != "train"}
     texts = [text for one, text in sorted(obo.definitions.items()) if one not in held]
     texts += [entity.name for _, entity in sorted(obo.kg.entities.items())]
     return Tokenizer.train(texts, vocab_size=config.model.vocab_size)

@@ -24,10 +24,11 @@ class DataSettings(Settings):
         "sample inside the package"
     )
     corpus: Literal["definitions"] = Field(
-        "definitions", description="definitions: every term's name and definition is a document"
+        default="definitions",
+        description="definitions: every term's name and definition is a document",
     )
     body: str = Field(
-        "",
+        default="",
         description="folder or hub id of a BERT or RoBERTa body, dataset:NAME, or empty to start "
         "from random weights",
     )
@@ -36,28 +37,39 @@ class DataSettings(Settings):
 class SplitSettings(Settings):
     """Which heads are held out, before anything is injected."""
 
-    n_valid_heads: int = Field(500, ge=1, description="heads for every choice")
-    n_test_heads: int = Field(1000, ge=1, description="heads for the final scores only")
-    seed: int = Field(0, ge=0, description="another seed holds out other heads")
+    n_valid_heads: int = Field(default=500, ge=1, description="heads for every choice")
+    n_test_heads: int = Field(default=1000, ge=1, description="heads for the final scores only")
+    seed: int = Field(default=0, ge=0, description="another seed holds out other heads")
 
 
 class TextSettings(Settings):
     """How text becomes chains."""
 
-    max_tokens: int = Field(126, ge=8, description="root tokens of a sequence, specials apart")
-    max_tail_tokens: int = Field(16, ge=1, description="longer tails go to the ledger")
-    max_triples_per_chain: int = Field(32, ge=1, description="most triples injected in a chain")
+    max_tokens: int = Field(
+        default=126, ge=8, description="root tokens of a sequence, specials apart"
+    )
+    max_tail_tokens: int = Field(default=16, ge=1, description="longer tails go to the ledger")
+    max_triples_per_chain: int = Field(
+        default=32, ge=1, description="most triples injected in a chain"
+    )
     inject: Literal["title", "all"] = Field(
-        "title", description="heads that receive triples: the term defined, or every mention"
+        default="title",
+        description="heads that receive triples: the term defined, or every mention",
     )
 
 
 class ModelSettings(Settings):
     """The network: a preset for random weights or a body's shape, and what differs from it."""
 
-    preset: str = Field("default", description="shape when there is no body: default, small, tiny")
-    vocab_size: int = Field(8000, ge=100, description="WordPiece vocabulary when there is no body")
-    form: Literal["default", "paper", "reference"] = Field("default", description="encoder form")
+    preset: str = Field(
+        default="default", description="shape when there is no body: default, small, tiny"
+    )
+    vocab_size: int = Field(
+        default=8000, ge=100, description="WordPiece vocabulary when there is no body"
+    )
+    form: Literal["default", "paper", "reference"] = Field(
+        default="default", description="encoder form"
+    )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="fields of the model configuration that differ"
     )
@@ -66,47 +78,67 @@ class ModelSettings(Settings):
 class FeedSettings(Settings):
     """How training batches are made."""
 
-    n_negatives: int = Field(96, ge=0, description="random entity names in every micro-batch")
+    n_negatives: int = Field(
+        default=96, ge=0, description="random entity names in every micro-batch"
+    )
 
 
 class ExtractSettings(Settings):
     """What is asked of which documents, and what is accepted."""
 
     documents: Literal["test", "all"] = Field(
-        "test", description="documents of the test heads, or every document"
+        default="test", description="documents of the test heads, or every document"
     )
     token_scores: bool = Field(
-        True, description="score names by MNM-leaf as well, if that helps on validation heads"
+        default=True,
+        description="score names by MNM-leaf as well, if that helps on validation heads",
     )
     n_rule_queries: int = Field(
-        200, ge=1, description="validation queries, even over relations, that choose its weight"
+        default=200,
+        ge=1,
+        description="validation queries, even over relations, that choose its weight",
     )
-    top_k: int = Field(5, ge=1, description="candidates kept for each query")
+    top_k: int = Field(default=5, ge=1, description="candidates kept for each query")
     target_precision: float | None = Field(
-        None, gt=0, lt=1, description="choose the threshold for this precision, not the best F1"
+        default=None,
+        gt=0,
+        lt=1,
+        description="choose the threshold for this precision, not the best F1",
     )
-    min_accepted: int = Field(1, ge=0, description="fewer accepted triples end with exit code 1")
-    n_formed: int = Field(0, ge=0, description="test triples whose tail is named by tokens alone")
+    min_accepted: int = Field(
+        default=1, ge=0, description="fewer accepted triples end with exit code 1"
+    )
+    n_formed: int = Field(
+        default=0, ge=0, description="test triples whose tail is named by tokens alone"
+    )
 
 
 class EvaluateSettings(Settings):
     """Baselines and intervals."""
 
-    n_resamples: int = Field(1000, ge=10, description="bootstrap resamples, by head")
-    frozen_body: bool = Field(True, description="baseline: nearest name by the untrained body")
-    bi_encoder_steps: int = Field(
-        0, ge=0, description="baseline: updates of the same body as bi-encoder; 0 leaves it out"
+    n_resamples: int = Field(default=1000, ge=10, description="bootstrap resamples, by head")
+    frozen_body: bool = Field(
+        default=True, description="baseline: nearest name by the untrained body"
     )
-    bi_encoder_batch: int = Field(32, ge=2, description="triples per update of the bi-encoder")
-    bi_encoder_negatives: int = Field(96, ge=0, description="its random names per update")
-    bi_encoder_learning_rate: float = Field(3e-4, gt=0, description="its peak learning rate")
+    bi_encoder_steps: int = Field(
+        default=0,
+        ge=0,
+        description="baseline: updates of the same body as bi-encoder; 0 leaves it out",
+    )
+    bi_encoder_batch: int = Field(
+        default=32, ge=2, description="triples per update of the bi-encoder"
+    )
+    bi_encoder_negatives: int = Field(default=96, ge=0, description="its random names per update")
+    bi_encoder_learning_rate: float = Field(
+        default=3e-4, gt=0, description="its peak learning rate"
+    )
 
 
 class RunConfig(Settings):
     """One run of the main job."""
 
     out: str = Field(description="run directory")
-    seed: int = Field(0, ge=0, description="seed of weights, masking and batches")
+    seed: int = Field(default=0, ge=0, description="seed of weights, masking and batches")
     data: DataSettings
     split: SplitSettings = SplitSettings()
     text: TextSettings = TextSettings()
