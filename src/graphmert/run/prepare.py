@@ -24,16 +24,6 @@ from graphmert.run.settings import RunConfig
 from graphmert.store import RunDir, chains_to_table, kg_to_tables, make_table, schema_of
 from graphmert.tokens import Tokenizer
 
-TABLES = (
-    "corpus/documents",
-    "corpus/sequences",
-    "corpus/mentions",
-    "seed/entities",
-    "seed/triples",
-    "chains/chains",
-    "chains/injected",
-    "chains/heads",
-)
 _STEPS = 6
 
 
@@ -49,17 +39,7 @@ def prepare_stage(
     progress.begin("prepare", total=_STEPS, unit="steps")
     obo = read_obo(kg)
     documents = documents_from_definitions(obo)
-    schema = infer_schema(obo.kg, typedefs=obo.typedefs)
-    require_valid(obo.kg, schema, where=str(kg))
-    split = split_by_head(
-        obo.kg,
-        schema,
-        n_valid_heads=config.split.n_valid_heads,
-        n_test_heads=config.split.n_test_heads,
-        seed=config.split.seed,
-        eligible=obo.definitions.keys(),
-    )
-    entities, triples = kg_to_tables(obo.kg, split)
+    schema, entities, triples = _seed(config, obo, kg)
     progress.update(1, note="split")
     tokenizer = _tokenizer(config, body, obo, triples)
     sequences, sequence_ledger = make_sequences(
@@ -71,12 +51,10 @@ def prepare_stage(
     roots = encode_roots(sequences, documents, tokenizer)
     spans, span_ledger = head_spans(roots, mentions)
     progress.update(4, note="head spans")
-    receivers = mentions
-    if config.text.inject == "title":
-        receivers = mentions.filter(mentions["is_title"])
+    titles_only = config.text.inject == "title"
     built = build_chains(
         roots,
-        receivers,
+        mentions.filter(mentions["is_title"]) if titles_only else mentions,
         triples,
         entities,
         schema.relation_names,
@@ -95,7 +73,7 @@ def prepare_stage(
         "chains/injected": built.injected,
         "chains/heads": _head_table(spans, entities),
     }
-    files = [run.write(name, tables[name]) for name in TABLES]
+    files = [run.write(name, table) for name, table in tables.items()]
     write_schema(run.seed_schema, schema)
     files += [run.seed_schema, tokenizer.save(run.path / "chains")]
     progress.update(_STEPS)
@@ -104,9 +82,8 @@ def prepare_stage(
     return StageOutput(files, _counts(tables), ledgers)
 
 
-def _seed(config: RunConfig, kg: Path) -> tuple[OboDocument, Schema, pa.Table, pa.Table]:
-    """Read, validate and split the seed KG: the file, its schema, entities and triples."""
-    obo = read_obo(kg)
+def _seed(config: RunConfig, obo: OboDocument, kg: Path) -> tuple[Schema, pa.Table, pa.Table]:
+    """Validate and split the seed KG: its schema, entities and triples."""
     schema = infer_schema(obo.kg, typedefs=obo.typedefs)
     require_valid(obo.kg, schema, where=str(kg))
     split = split_by_head(
@@ -117,7 +94,7 @@ def _seed(config: RunConfig, kg: Path) -> tuple[OboDocument, Schema, pa.Table, p
         seed=config.split.seed,
         eligible=obo.definitions.keys(),
     )
-    return obo, schema, *kg_to_tables(obo.kg, split)
+    return schema, *kg_to_tables(obo.kg, split)
 
 
 def _head_table(spans: Sequence[Sequence[HeadSpan]], entities: pa.Table) -> pa.Table:
