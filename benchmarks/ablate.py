@@ -36,7 +36,7 @@ from safetensors import safe_open
 from transformers.utils import logging
 
 from graphmert.config import Settings, build, load_toml
-from graphmert.errors import ConfigError, DataError
+from graphmert.errors import ConfigError, DataError, GraphMERTError
 from graphmert.evaluate import QueryRow, rank_metrics
 from graphmert.extract import Asker, Query, TokenCandidates
 from graphmert.model import GraphMERTConfig
@@ -551,4 +551,8 @@ def _said(result: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GraphMERTError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,32 +1,32 @@
-"""Build the ontology sample inside the package from the Human Disease Ontology.
+"""Build the ontology sample inside the package from the Gene Ontology.
 
-    python scripts/make_offline_sample.py HumanDO.obo
+    python scripts/make_offline_sample.py go-basic.obo
 
-Keeps, for every live term: id, name, definition, EXACT synonyms and is_a. Drops cross
-references, comments and everything else. In definitions a relation written as one token, such
-as has_symptom, becomes words: "has symptom". Same input, same bytes.
+Draws terms by the hash of their ids, adds all terms above them, and keeps for each: id, name,
+namespace, definition, EXACT synonyms and the triples among them. Drops cross references, comments
+and everything else. Same input, same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import io
-import re
 from pathlib import Path
 
 from graphmert.kg import OboDocument, read_obo
 from graphmert.shards import atomic_write_bytes
 
-OUT = Path(__file__).parents[1] / "src" / "graphmert" / "data" / "doid-sample.obo.gz"
-RELATION_MARK = re.compile(r" ?(?<=[a-z ])_(?=[a-z ]) ?")
+OUT = Path(__file__).parents[1] / "src" / "graphmert" / "data" / "go-sample.obo.gz"
+N_DRAWN = 9_000
 MAX_BYTES = 2_000_000
 
 
 def main() -> None:
     """Read the ontology named on the command line and write the sample."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("obo", type=Path, help="HumanDO.obo of the Human Disease Ontology")
+    parser.add_argument("obo", type=Path, help="go-basic.obo of the Gene Ontology")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     data = compress(render(read_obo(options.obo)))
@@ -36,32 +36,51 @@ def main() -> None:
     print(f"{options.out}: {len(data)} bytes")
 
 
+def draw(obo: OboDocument) -> set[str]:
+    """Return the ids of drawn terms and of everything above them."""
+    above: dict[str, set[str]] = {}
+    for head_id, _, tail_id in obo.kg.triples:
+        above.setdefault(head_id, set()).add(tail_id)
+    ids = sorted(obo.kg.entities, key=lambda one: hashlib.sha256(one.encode()).digest())
+    todo, kept = ids[:N_DRAWN], set(ids[:N_DRAWN])
+    while todo:
+        for parent in above.get(todo.pop(), ()):
+            if parent not in kept:
+                kept.add(parent)
+                todo.append(parent)
+    return kept
+
+
 def render(obo: OboDocument) -> str:
     """Return the sample as OBO text, terms sorted by id."""
+    kept = draw(obo)
     lines = [
         "format-version: 1.2",
         f"data-version: {obo.version}",
-        "default-namespace: disease_ontology",
-        "remark: Excerpt of the Human Disease Ontology (disease-ontology.org), CC0 1.0.",
-        "remark: Holds names, definitions, EXACT synonyms and is_a; relation tokens in",
-        "remark: definitions are written as words.",
+        "default-namespace: gene_ontology",
+        "remark: Excerpt of the Gene Ontology (geneontology.org), CC BY 4.0.",
+        "remark: Holds names, definitions, EXACT synonyms and triples of a part of the terms.",
     ]
-    parents: dict[str, list[str]] = {}
+    triples: dict[str, list[str]] = {}
     for head_id, relation, tail_id in obo.kg.triples:
-        if relation == "is_a":
-            parents.setdefault(head_id, []).append(tail_id)
-    for entity_id, entity in obo.kg.entities.items():
+        if head_id in kept and tail_id in kept:
+            tag = "is_a:" if relation == "is_a" else f"relationship: {relation}"
+            triples.setdefault(head_id, []).append(f"{tag} {tail_id}")
+    for entity_id in sorted(kept):
+        entity = obo.kg.entities[entity_id]
         lines += ["", "[Term]", f"id: {entity_id}", f"name: {escape(entity.name)}"]
+        lines.append(f"namespace: {entity.type}")
         if entity_id in obo.definitions:
-            lines.append(f'def: "{escape(as_words(obo.definitions[entity_id]))}" []')
+            lines.append(f'def: "{escape(obo.definitions[entity_id])}" []')
         lines += [f'synonym: "{escape(synonym)}" EXACT []' for synonym in entity.synonyms]
-        lines += [f"is_a: {parent}" for parent in parents.get(entity_id, ())]
+        lines += triples.get(entity_id, [])
+    for name in ("part_of", "regulates", "positively_regulates", "negatively_regulates"):
+        lines += ["", "[Typedef]", f"id: {name}", f"name: {name.replace('_', ' ')}"]
+        declared = obo.typedefs[name]
+        lines += [f"is_a: {parent}" for parent in declared.sub_relation_of]
+        if declared.transitive:
+            lines.append("is_transitive: true")
     return "\n".join(lines) + "\n"
-
-
-def as_words(definition: str) -> str:
-    """Write relation tokens of a definition as words."""
-    return RELATION_MARK.sub(" ", definition)
 
 
 def escape(text: str) -> str:

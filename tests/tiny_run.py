@@ -80,6 +80,8 @@ def ontology() -> str:
             text = f"A regulation. It changes the rate of {goal} in a plant."
             links = ("is_a: @regulation", f"relationship: regulates @{goal}")
             add(f"regulation of {goal}", text, *links)
+            # Said from this end only: that the regulation is part of it follows.
+            terms[name].append(f"relationship: has_part @regulation of {goal}")
     for place in OBJECTS:
         text = f"A regulation of {place} growth. It makes {place} growth faster."
         links = (f"is_a: @regulation of {place} growth",)
@@ -147,7 +149,8 @@ def settings(**changes: Mapping[str, Any]) -> dict[str, Any]:
         "evaluate": {"n_resamples": 20},
     }
     for name, section in changes.items():
-        tree[name] = tree[name] | section if isinstance(section, Mapping) else section
+        is_section = isinstance(section, Mapping)
+        tree[name] = tree.get(name, {}) | section if is_section else section
     return tree
 
 

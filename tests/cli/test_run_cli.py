@@ -251,6 +251,9 @@ def test_dangling_ids_and_undeclared_relations_are_told(tmp_path: Path) -> None:
 # --- damage in the run directory ------------------------------------------------------------
 
 
+Damage = Callable[[Path], None]
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -262,20 +265,18 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [flip, truncate, Path.unlink], ids=["flip", "truncate", "delete"]
-)
-@pytest.mark.parametrize(
-    ("name", "stage"),
+    ("name", "stage", "damage"),
     [
-        ("seed/triples.parquet", "prepare"),
-        ("model/model.safetensors", "train"),
-        ("kg/evidence.parquet", "extract"),
-        ("metrics.json", "evaluate"),
-        ("report.html", "report"),
+        ("seed/triples.parquet", "prepare", truncate),
+        ("model/model.safetensors", "train", flip),
+        ("kg/evidence.parquet", "extract", Path.unlink),
+        ("metrics.json", "evaluate", Path.unlink),
+        ("report.html", "report", flip),
     ],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_damaged_output_is_made_again(
-    again: Path, finished: Path, name: str, stage: str, damage: Callable[[Path], None]
+    again: Path, finished: Path, name: str, stage: str, damage: Damage
 ) -> None:
     damage(again / "run" / name)
     told = run_json(again)["stages"]
@@ -284,12 +285,16 @@ def test_a_damaged_output_is_made_again(
 
 
 @pytest.mark.parametrize(
-    "damage", [flip, truncate, Path.unlink], ids=["flip", "truncate", "delete"]
+    ("name", "damage"),
+    [
+        ("model.safetensors", truncate),
+        ("optimizer.safetensors", flip),
+        ("optimizer.safetensors", Path.unlink),
+        ("checkpoint.json", flip),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
 )
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "checkpoint.json"])
-def test_a_damaged_checkpoint_is_refused(
-    again: Path, name: str, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_checkpoint_is_refused(again: Path, name: str, damage: Damage) -> None:
     flip(again / "run" / "model" / "model.safetensors")
     damage(again / "run" / "model" / "checkpoints" / "checkpoint-40" / name)
     result = invoke(again, "run", "RUN.toml")

@@ -104,10 +104,12 @@ class _Plan:
         self.config = config
         self.run_dir = run_dir
         self.kg = kg_path(config.data)
-        self.body = body_path(config.data)
+        self.body = body_path(config.data.body)
         self.inputs = {"kg": sha256_file(self.kg)}
-        if self.body is not None and (Path(self.body) / "model.safetensors").is_file():
-            self.inputs["body"] = sha256_file(Path(self.body) / "model.safetensors")
+        judge = body_path(config.evaluate.body)
+        for role, body in (("body", self.body), ("baseline_body", judge)):
+            if body is not None and (Path(body) / "model.safetensors").is_file():
+                self.inputs[role] = sha256_file(Path(body) / "model.safetensors")
         dumped = config.model_dump(mode="json", exclude={"out"})
         header = {
             "config": dumped,
@@ -130,9 +132,11 @@ class _Plan:
         own = {name: config[name] for name in parts}
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
-            return fingerprint(stage, own, self.inputs)
+            return fingerprint(stage, own, self.inputs["kg"], self.inputs.get("body"))
         if stage in ("train", "evaluate"):
             own["body"] = self.inputs.get("body", config["data"]["body"])
+        if stage == "evaluate":
+            own["baseline_body"] = self.inputs.get("baseline_body")
         if stage in ("extract", "evaluate"):
             own["compute"] = [config["train"][name] for name in ("precision", "n_threads")]
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]

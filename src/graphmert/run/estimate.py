@@ -50,7 +50,7 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
 
 def _parameters_per_node(config: RunConfig) -> int:
     """Weights that every node passes through."""
-    body = body_path(config.data)
+    body = body_path(config.data.body)
     if body is not None:
         from graphmert.pretrained import load_body_config
 

@@ -121,9 +121,9 @@ def baselines(
         train_tails=train_triples[:, 2],
         n_relations=len(prepared.relations),
     )
-    body = body_path(config.data)
     settings = config.evaluate
-    if body is not None and settings.frozen_body:
+    body = body_path(settings.body or config.data.body)
+    if body is not None:
         progress.begin("encode names with the frozen body", total=1)
         frozen = BiEncoder.from_body(body, _bi_encoder_config(settings, config.seed))
         limit = frozen.config.max_query_tokens
@@ -185,7 +185,7 @@ def _trained_bi_encoder(
         texts=own_text,
         names=prepared.names,
         relation_labels=prepared.relation_labels,
-        tokenizer=prepared.tokenizer,
+        tokenizer=model.tokenizer,
         config=encoder_config,
     )
     steps = settings.bi_encoder_steps

@@ -20,7 +20,7 @@ class DataSettings(Settings):
     """Where the corpus, the seed KG and the pretrained body come from."""
 
     kg: str = Field(
-        description="OBO file (.obo, .obo.gz); dataset:NAME for fetched data; sample:doid for the "
+        description="OBO file (.obo, .obo.gz); dataset:NAME for fetched data; sample:go for the "
         "sample inside the package"
     )
     corpus: Literal["definitions"] = Field(
@@ -117,8 +117,10 @@ class EvaluateSettings(Settings):
     """Baselines and intervals."""
 
     n_resamples: int = Field(default=1000, ge=10, description="bootstrap resamples, by head")
-    frozen_body: bool = Field(
-        default=True, description="baseline: nearest name by the untrained body"
+    body: str = Field(
+        default="",
+        description="body of the baselines nearest name and bi-encoder; empty: data.body, and "
+        "where that is empty too, neither is measured",
     )
     bi_encoder_steps: int = Field(
         default=0,
@@ -176,13 +178,15 @@ def kg_path(data: DataSettings) -> Path:
     return path
 
 
-def body_path(data: DataSettings) -> str | None:
-    """Resolve the body to a folder or hub id; None where training starts from random weights."""
-    if not data.body:
-        return None
-    if data.body.startswith(DATASET):
-        return str(_fetched(data.body.removeprefix(DATASET)))
-    return data.body
+def body_path(body: str) -> str | None:
+    """Resolve a body to a folder or hub id; None where none is named.
+
+    Raises:
+        CapabilityError: a data set that is not fetched yet.
+    """
+    if body.startswith(DATASET):
+        return str(_fetched(body.removeprefix(DATASET)))
+    return body or None
 
 
 def _fetched(name: str) -> Path:

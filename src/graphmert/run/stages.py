@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from graphmert.config import to_toml
 from graphmert.errors import CheckpointError
@@ -53,16 +54,28 @@ def load_model(path: Path) -> GraphMERT:
     Raises:
         CheckpointError: the folder does not hold a model that can be read.
     """
+    fix = "Train again, or give another folder."
     try:
-        return GraphMERT.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, found = GraphMERT.from_pretrained(
+            path, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             "the model cannot be read",
             where=str(path),
             got=str(error).splitlines()[0],
             expected="config.json and model.safetensors of a trained run",
-            fix="train again, or give another folder",
+            fix=fix,
         ) from error
+    # A tensor that is not in the file would hold whatever was in memory.
+    if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"]}):
+        raise CheckpointError(
+            "the model's tensors are not those of its configuration",
+            where=str(path),
+            got=f"missing or unknown: {', '.join(wrong[:5])}",
+            fix=fix,
+        )
+    return model
 
 
 def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:

@@ -64,7 +64,7 @@ def build_model(config: RunConfig, prepared: Prepared) -> GraphMERT:
         "max_span": config.masking.max_span,
         **config.model.changes,
     }
-    body = body_path(config.data)
+    body = body_path(config.data.body)
     if body is not None:
         return from_body(body, **changes)
     tokenizer = prepared.tokenizer

@@ -1,0 +1,434 @@
+"""Parts of a run: what is proposed and refused, what a stage depends on, what can be read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_run
+from graphmert import run
+from graphmert.config import build
+from graphmert.errors import CapabilityError, CheckpointError, ConfigError, FormatError
+from graphmert.extract import Answers, Query
+from graphmert.kg import KG, Triple, validate
+from graphmert.kg.types import Entity
+from graphmert.run import RunConfig
+from graphmert.run.answers import asked_heads, draw_evenly, head_queries
+from graphmert.run.extraction import Candidate, _GraphBuilder, average_precision, propose
+from graphmert.run.manifest import Manifest, StageOutput, fingerprint
+from graphmert.run.prepared import Prepared
+from graphmert.run.settings import body_path, kg_path
+from graphmert.run.stages import load_model
+from graphmert.run.training import build_feeds, build_model, drop_stale_training, relation_names
+from graphmert.shards import Ledger
+
+
+def load_prepared(folder: Path) -> Prepared:
+    return Prepared.load(folder / "run", max_tail_tokens=tiny_run.MAX_TAIL_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def prepared(finished: Path) -> Prepared:
+    return load_prepared(finished)
+
+
+@pytest.fixture(scope="module")
+def config(finished: Path) -> RunConfig:
+    return run.load(finished / "RUN.toml")
+
+
+# --- queries --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_heads_asked_about_are_unseen(prepared: Prepared, part: str) -> None:
+    asked, left_out = asked_heads(prepared, part)
+    trained = set(prepared.triples["train"][:, 0].tolist())
+    assert len(asked) == {"valid": 8, "test": 12}[part]
+    assert not trained & set(asked)
+    others = {head for heads in left_out.values() for head in heads}
+    assert others | set(asked) == set(prepared.triples[part][:, 0].tolist())
+    queries = head_queries(prepared, part, only_true=False)
+    assert {query.head_entity for query in queries} == set(asked)
+    for query in queries:
+        relation = prepared.schema.relations[prepared.relations[query.relation]]
+        assert prepared.types[query.head_entity] in relation.domain
+    true = set(prepared.known_tails(part))
+    only = head_queries(prepared, part, only_true=True)
+    assert {(query.head_entity, query.relation) for query in only} == {
+        pair for pair in true if pair[0] in asked
+    }
+
+
+def test_a_head_without_a_title_is_told(prepared: Prepared) -> None:
+    lost = asked_heads(prepared, "test")[0][0]
+    heads = tuple(one for one in prepared.heads if not (one.is_title and one.entity == lost))
+    asked, left_out = asked_heads(replace(prepared, heads=heads), "test")
+    assert lost not in asked
+    assert left_out["title is not within one sequence"] == [lost]
+
+
+def test_an_even_draw_takes_turns() -> None:
+    queries = [
+        Query(0, 0, 1, relation, i) for relation in (0, 1, 2) for i in range(2 + 4 * relation)
+    ]
+    drawn = draw_evenly(queries, 7)
+    assert Counter(query.relation for query in drawn) == {0: 2, 1: 3, 2: 2}
+    assert len(set(drawn)) == 7
+    assert drawn == draw_evenly(queries, 7)
+    assert set(draw_evenly(queries, 100)) == set(queries)
+
+
+# --- candidates -----------------------------------------------------------------------------
+
+
+def test_proposals_are_the_best_tails_in_order() -> None:
+    scores_QE = np.array([[0.0, 2.0, 1.0, 2.0, -np.inf], [5.0, 0.0, 0.0, 0.0, 0.0]])
+    block = Answers(np.array([7, 3]), scores_QE, None, np.array([-0.5, -1.5]))
+    found = propose(scores_QE, block, 3)
+    assert [(one.query, one.tail) for one in found] == [
+        (7, 1), (7, 3), (7, 2), (3, 0), (3, 1), (3, 2),
+    ]  # fmt: skip
+    z = np.log(1 + 2 * np.exp(2.0) + np.exp(1.0))
+    assert [one.fit for one in found[:3]] == pytest.approx([2 - z, 2 - z, 1 - z])
+    assert found[0].score(2.0) == pytest.approx(2 - z - 1.0)
+    assert len(propose(scores_QE, block, 99)) == 4 + 5
+
+
+def test_average_precision_by_hand() -> None:
+    # Best first: hit, miss, hit; a third true triple is never proposed.
+    assert average_precision([0.1, 0.9, 0.5], [True, True, False], 3) == pytest.approx(
+        (1 / 1 + 2 / 3) / 3
+    )
+    assert average_precision([], [], 0) == 0.0
+
+
+@pytest.fixture(scope="module")
+def everything(prepared: Prepared) -> tuple[dict[str, Any], Ledger, int]:
+    """The tables when every tail of every query is offered with a score above the threshold."""
+    queries = head_queries(prepared, "test", only_true=False)
+    builder = _GraphBuilder(prepared, queries, "hash")
+    n_offered = 0
+    for tail in np.random.default_rng(0).permutation(len(prepared.names)).tolist():
+        for index, query in enumerate(queries):
+            if tail != query.head_entity:
+                builder.offer(Candidate(index, tail, 0.0, 0.0), 0.75, 0.5)
+                n_offered += 1
+    tables, ledger = builder.finish()
+    return {name: table.to_pylist() for name, table in tables.items()}, ledger, n_offered
+
+
+def test_whatever_is_offered_the_graph_keeps_its_schema(
+    prepared: Prepared, everything: tuple[dict[str, Any], Ledger, int]
+) -> None:
+    tables, ledger, n_offered = everything
+    accepted = [
+        Triple(row["head_id"], row["relation"], row["tail_id"]) for row in tables["kg/triples"]
+    ]
+    assert ledger.n_offered == n_offered == len(accepted) + len(tables["kg/rejected"])
+    assert {"schema, range", "schema, cycle"} <= set(ledger.reasons)
+    assert ledger.reasons["schema, antisymmetric"] > 0
+    ids, names = prepared.entity_ids, prepared.relations
+    seed = [Triple(ids[h], names[r], ids[t]) for h, r, t in prepared.triples["train"].tolist()]
+    entities = [Entity(*row) for row in zip(ids, prepared.names, prepared.types, strict=True)]
+    assert validate(KG.build(entities, [*seed, *accepted]), prepared.schema) == []
+    assert len(accepted) > 500
+
+
+def test_evidence_of_whatever_is_offered_equals_the_text(
+    prepared: Prepared, everything: tuple[dict[str, Any], Ledger, int]
+) -> None:
+    documents = prepared.run.read("corpus/documents")
+    texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
+    triples = {row["triple_id"]: row for row in everything[0]["kg/triples"]}
+    n_in_text = n_wide = 0
+    for row in everything[0]["kg/evidence"]:
+        text = texts[row["doc_id"]]
+        assert text[row["sent_start"] : row["sent_end"]] == row["sentence"]
+        assert text[row["head_start"] : row["head_end"]] == row["head_surface"]
+        assert row["sent_start"] <= row["head_start"] < row["head_end"] <= row["sent_end"]
+        if row["tail_start"] is None:
+            # No mention of the tail: its name stands nowhere as a mention in this document.
+            assert row["method"].endswith("inferred")
+            continue
+        n_in_text += 1
+        n_wide += ". " in row["sentence"]
+        assert text[row["tail_start"] : row["tail_end"]] == row["tail_surface"]
+        assert row["sent_start"] <= row["tail_start"] < row["tail_end"] <= row["sent_end"]
+        assert row["tail_surface"].casefold() == triples[row["triple_id"]]["tail"].casefold()
+    assert n_in_text > 10
+    assert n_wide > 0
+    assert n_in_text < len(triples)
+
+
+def test_what_follows_from_training_is_not_novel(
+    prepared: Prepared, everything: tuple[dict[str, Any], Ledger, int]
+) -> None:
+    novel = [row["novel"] for row in everything[0]["kg/triples"]]
+    known = {
+        (row["head_id"], row["relation"], row["tail_id"])
+        for row in everything[0]["kg/triples"]
+        if not row["novel"]
+    }
+    assert 0 < len(known) < len(novel)
+    # Heads are unseen, so only the other way round of a training triple can follow.
+    assert {relation for _, relation, _ in known} <= {"part_of", "has_part"}
+
+
+# --- training inputs ------------------------------------------------------------------------
+
+
+def test_feeds_hold_training_and_validation_apart(prepared: Prepared, config: RunConfig) -> None:
+    model = build_model(config, prepared)
+    feeds = build_feeds(config, prepared, model.config)
+    held = {
+        (head, relation, tail)
+        for part in ("valid", "test")
+        for head, relation, tail in prepared.triples[part].tolist()
+    }
+    trained = {
+        (one.head_entity, one.relation, one.tail_entity)
+        for chain in feeds.train.chains
+        for one in chain.triples
+    }
+    assert trained
+    assert not trained & held
+    assert not trained - {tuple(row) for row in prepared.triples["train"].tolist()}
+    valid = {
+        (one.head_entity, one.relation, one.tail_entity)
+        for chain in feeds.valid.chains
+        for one in chain.triples
+    }
+    assert valid <= {tuple(row) for row in prepared.triples["valid"].tolist()}
+    assert len(feeds.train) == 40
+    batch = feeds.train.batch(0)[0]
+    assert all(np.isfinite(total.item()) for total, _ in model.loss(batch).values())
+
+
+def test_relation_words_are_asked_as_they_were_trained(
+    prepared: Prepared, config: RunConfig
+) -> None:
+    changes = {"model": {"changes": config.model.changes | {"relation_names": False}}}
+    model = build_model(
+        build(tiny_run.settings() | {"model": {**tiny_run.settings()["model"], **changes["model"]}},
+              RunConfig),
+        prepared,
+    )  # fmt: skip
+    assert relation_names(prepared, model.config).tokens == ()
+    assert len(relation_names(prepared, build_model(config, prepared).config).tokens) == 6
+
+
+def test_only_checkpoints_of_other_inputs_are_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    drop_stale_training(folder, "one")
+    (folder / "kept").touch()
+    drop_stale_training(folder, "one")
+    assert (folder / "kept").exists()
+    drop_stale_training(folder, "two")
+    assert [path.name for path in folder.iterdir()] == ["fingerprint.txt"]
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def copy_model(finished: Path, target: Path) -> Path:
+    target.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (target / name).write_bytes((finished / "run" / "model" / name).read_bytes())
+    return target
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["embed.token.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def reshape_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embed.token.weight"] = torch.zeros(3, 4)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def lose_the_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def lose_the_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def break_the_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "graphmert-core", ', encoding="utf-8")
+
+
+def scribble(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(b"\xff" * 40 + path.read_bytes()[40:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        lose_a_tensor,
+        reshape_a_tensor,
+        lose_the_weights,
+        lose_the_config,
+        break_the_config,
+        scribble,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_a_damaged_model_is_refused(finished: Path, tmp_path: Path, damage: Any) -> None:
+    folder = copy_model(finished, tmp_path / "model")
+    assert load_model(folder).config.n_relations == 5
+    damage(folder)
+    with pytest.raises(CheckpointError, match="model"):
+        load_model(folder)
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["seed/triples", "chains/chains", "chains/heads"])
+def test_a_corrupt_table_is_refused(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = tiny_run.copy(finished, tmp_path / "copy")
+    path = folder / "run" / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(FormatError, match=path.name):
+        load_prepared(folder)
+
+
+# --- the manifest ---------------------------------------------------------------------------
+
+
+def a_stage(path: Path, name: str) -> StageOutput:
+    (path / f"{name}.txt").write_text(name, encoding="utf-8")
+    ledger = Ledger(name)
+    ledger.offered()
+    ledger.keep()
+    return StageOutput([path / f"{name}.txt"], {"n": 1}, (ledger,))
+
+
+def test_ledgers_are_in_the_order_of_the_stages(tmp_path: Path) -> None:
+    order = ("z", "m", "a")
+
+    def again() -> Manifest:
+        return Manifest(tmp_path, {"seed": 0}, order)
+
+    for name in ("z", "m"):
+        again().run(name, "f", lambda name=name: a_stage(tmp_path, name))
+    again().run("a", "f", lambda: a_stage(tmp_path, "a"))
+    again().run("z", "f", lambda: a_stage(tmp_path, "z"))
+    ledger = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    assert [one["stage"] for one in ledger["stages"]] == list(order)
+    manifest = again()
+    assert manifest.is_done("z", "f")
+    assert not manifest.is_done("z", "g")
+    (tmp_path / "m.txt").write_text("other", encoding="utf-8")
+    assert not manifest.is_done("m", "f")
+
+
+def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
+    def fail() -> StageOutput:
+        raise FormatError("broken")
+
+    with pytest.raises(FormatError):
+        Manifest(tmp_path, {}, ("a",)).run("a", "f", fail)
+    assert not Manifest(tmp_path, {}, ("a",)).is_done("a", "f")
+
+
+def test_a_stage_whose_ledger_does_not_balance_fails(tmp_path: Path) -> None:
+    ledger = Ledger("a")
+    ledger.offered()
+    with pytest.raises(Exception, match="does not balance"):
+        Manifest(tmp_path, {}, ("a",)).run("a", "f", lambda: StageOutput([], {}, (ledger,)))
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "first"),
+    [
+        ("data", {"kg": "other.obo"}, "prepare"),
+        ("split", {"seed": 1}, "prepare"),
+        ("text", {"max_tail_tokens": 12}, "prepare"),
+        ("model", {"preset": "small"}, "train"),
+        ("masking", {"mlm_rate": 0.2}, "train"),
+        ("feed", {"n_negatives": 3}, "train"),
+        ("train", {"learning_rate": 1e-3}, "train"),
+        ("seed", 1, "train"),
+        ("extract", {"top_k": 3}, "extract"),
+        ("evaluate", {"n_resamples": 30}, "evaluate"),
+    ],
+    ids=str,
+)
+def test_what_a_setting_undoes(
+    finished: Path, tmp_path: Path, section: str, change: Any, first: str
+) -> None:
+    """A stage depends on its own settings; later ones also on what it wrote."""
+    folder = tiny_run.copy(finished, tmp_path / "copy")
+    (folder / "other.obo").write_bytes((folder / "tiny.obo").read_bytes())
+    with tiny_run.working_in(folder):
+        plans = [
+            run._Plan(build(tiny_run.settings(**changes), RunConfig), Path("run"))
+            for changes in ({}, {section: change})
+        ]
+        same = [plans[0].fingerprint(one) == plans[1].fingerprint(one) for one in run.STAGES]
+    assert same.index(False) == run.STAGES.index(first)
+
+
+def test_a_tail_limit_that_changes_no_table_trains_again(finished: Path, tmp_path: Path) -> None:
+    """The limit is in the network, even where the prepared tables come out the same."""
+    folder = tiny_run.copy(finished, tmp_path / "copy")
+    with tiny_run.working_in(folder):
+        plans = [
+            run._Plan(build(tiny_run.settings(text={"max_tail_tokens": n}), RunConfig), Path("run"))
+            for n in (10, 11)
+        ]
+    for plan in plans:
+        plan.manifest = plans[0].manifest
+    assert plans[0].fingerprint("train") != plans[1].fingerprint("train")
+    assert plans[0].fingerprint("extract") != plans[1].fingerprint("extract")
+
+
+def test_fingerprints_tell_values_apart() -> None:
+    values = [{"a": 1}, {"a": 2}, {"b": 1}, [1, 2], [2, 1], "a", None]
+    assert len({fingerprint(value) for value in values}) == len(values)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+# --- settings -------------------------------------------------------------------------------
+
+
+def test_places_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHMERT_DATA", str(tmp_path))
+    data = build(tiny_run.settings(), RunConfig).data
+    assert kg_path(data.model_copy(update={"kg": "sample:go"})).name == "go-sample.obo.gz"
+    assert body_path("") is None
+    assert body_path("some/folder") == "some/folder"
+    with pytest.raises(CapabilityError, match="graphmert data fetch doid-2021-06"):
+        kg_path(data.model_copy(update={"kg": "dataset:doid-2021-06"}))
+    with pytest.raises(ConfigError, match=r"gone\.obo"):
+        kg_path(data.model_copy(update={"kg": str(tmp_path / "gone.obo")}))
+
+
+def test_init_round_trips(tmp_path: Path) -> None:
+    path = tmp_path / "RUN.toml"
+    path.write_text(run.init_toml(None, "my.obo"), encoding="utf-8")
+    config = run.load(path)
+    assert config.data.kg == "my.obo"
+    assert config == run.load(path, ["out=run-output"])
