@@ -299,7 +299,9 @@ def evaluate(config: RunConfig, prepared: Prepared, folder: Path, limits: Limits
 
 def build_scorer(config: RunConfig, prepared: Prepared, folder: Path) -> tuple[Scorer, bool]:
     """A scorer; without MNM-entity its entity scores are all zero and not to be looked at."""
-    model = load_model(folder).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = load_model(folder)
+    if torch.cuda.is_available():
+        model.cuda()
     asked = objectives(config)
     if "entity" in asked:
         scorer = Scorer.build(

@@ -28,7 +28,11 @@ import numpy as np
 import torch
 from dense import DenseBatch, DenseGraphMERT, lay_out
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from graphmert.batch import ChainBatch, collate_masked
 from graphmert.chain import LeafTriple, LeafyChain
@@ -192,9 +196,24 @@ def time_steps(
     return seconds
 
 
+def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+def _attention_backward_flops(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad, q, k, v)
+
+
+# torch's table has the fused kernels of GPUs only.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
 def count_flops(bench: Bench) -> tuple[float, int]:
     """Loss, and matrix-product FLOPs of one forward and backward pass."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         loss = bench.backward([bench.batch])
     return loss, int(counter.get_total_flops())
 

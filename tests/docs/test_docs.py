@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -81,3 +82,20 @@ def test_run_directory_page_names_every_table_and_column() -> None:
         assert line is not None, table
         columns = re.findall(r"\w+", line.split("|")[2])
         assert set(schema.names) <= set(columns), table
+
+
+def kept_results() -> list[str]:
+    folder = ROOT / "results"
+    return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("name", kept_results())
+def test_tables_of_results_are_those_of_their_files(name: str) -> None:
+    path = ROOT / "scripts" / "keep_results.py"
+    spec = importlib.util.spec_from_file_location("keep_results", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script.with_table(text, name) == text

@@ -56,7 +56,7 @@ def load_model(path: Path) -> GraphMERT:
     """
     fix = "Train again, or give another folder."
     try:
-        model, found = GraphMERT.from_pretrained(
+        loaded: Any = GraphMERT.from_pretrained(
             path, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -67,6 +67,7 @@ def load_model(path: Path) -> GraphMERT:
             expected="config.json and model.safetensors of a trained run",
             fix=fix,
         ) from error
+    model, found = loaded
     # A tensor that is not in the file would hold whatever was in memory.
     if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"]}):
         raise CheckpointError(

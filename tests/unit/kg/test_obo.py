@@ -145,7 +145,11 @@ def test_the_sample_in_the_package_is_valid() -> None:
     with as_file(files("graphmert") / "data" / "go-sample.obo.gz") as path:
         assert path.stat().st_size <= 2_000_000
         obo = read_obo(path)
-    assert (len(obo.kg.entities), len(obo.kg.triples), len(obo.definitions)) == (18205, 36654, 18205)
+    assert (len(obo.kg.entities), len(obo.kg.triples), len(obo.definitions)) == (
+        18205,
+        36654,
+        18205,
+    )
     assert obo.ledger.n_left_out == 0
     require_valid(obo.kg, infer_schema(obo.kg, typedefs=obo.typedefs))
 
