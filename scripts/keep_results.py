@@ -56,8 +56,10 @@ def table_of(name: str) -> str:
     test = metrics["test"]
     lines += [
         "",
-        f"{test['n_triples']:,} triples of {test['n_heads']:,} unseen heads, ranked among "
-        f"{test['n_entities']:,} entities; 95 % bootstrap intervals by head.",
+        (
+            f"{test['n_triples']:,} triples of {test['n_heads']:,} unseen heads, ranked among "
+            f"{test['n_entities']:,} entities; 95 % bootstrap intervals by head."
+        ),
     ]
     return "\n".join(lines)
 

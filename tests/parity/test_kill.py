@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 import sys
-import time
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,16 +133,18 @@ def test_killed_between_two_changes_of_files(
     assert_same(folder, finished)
 
 
+def stage_record(folder: Path, stage: str, file: str) -> dict[str, Any]:
+    """What a file of the run says of a stage, nothing if it is not done."""
+    values = json.loads((folder / "run" / file).read_text(encoding="utf-8"))
+    return values.get("stages", values).get(stage, {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", tiny_run.STAGES)
 def test_killed_at_any_time(finished: Path, tmp_path: Path, context: Context, stage: str) -> None:
     folder = copy_without(finished, tmp_path / "run", stage)
-    process, begun = start(context, folder, stage)
-    begun.wait()
-    started = time.perf_counter()
-    process.join()
-    duration_s = time.perf_counter() - started
-    assert process.exitcode == 0
+    finish(context, folder, stage)
+    duration_s = stage_record(folder, stage, "timings.json")["seconds"]
     tiny_run.rewind(folder, stage)
     rng = np.random.default_rng(tiny_run.STAGES.index(stage))
     n_killed = n_starts = 0
@@ -149,14 +152,16 @@ def test_killed_at_any_time(finished: Path, tmp_path: Path, context: Context, st
         n_starts += 1
         assert n_starts < 200
         process, begun = start(context, folder, stage)
-        begun.wait()
+        while not begun.wait(timeout=0.05) and process.is_alive():
+            pass
         process.join(timeout=rng.uniform(0.0, duration_s))
+        n_killed += process.is_alive() and not stage_record(folder, stage, "manifest.json")
         process.kill()
         process.join()
-        if process.exitcode == 0:
+        assert process.exitcode in (0, -signal.SIGKILL), (folder / "log.txt").read_text()
+        if stage_record(folder, stage, "manifest.json"):
+            finish(context, folder, stage)
             assert_same(folder, finished)
             tiny_run.rewind(folder, stage)
-        else:
-            n_killed += 1
     finish(context, folder, stage)
     assert_same(folder, finished)
