@@ -43,7 +43,9 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 def test_ctrl_c_exits_130_and_says_how_to_resume(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     code = f"""
-        import pathlib, sys, time, types
+        import pathlib, signal, sys, time, types
+        # A background job is started with SIGINT ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         import graphmert, graphmert.cli
         fake = types.ModuleType("graphmert.run")
         fake.load = lambda path, overrides: None
