@@ -115,7 +115,7 @@ def test_average_precision_by_hand() -> None:
 def everything(prepared: Prepared) -> tuple[dict[str, Any], Ledger, int]:
     """The tables when every tail of every query is offered with a score above the threshold."""
     queries = head_queries(prepared, "test", only_true=False)
-    builder = _GraphBuilder(prepared, queries, "hash")
+    builder = _GraphBuilder(prepared, queries, "hash", "mnm-entity")
     n_offered = 0
     for tail in np.random.default_rng(0).permutation(len(prepared.names)).tolist():
         for index, query in enumerate(queries):

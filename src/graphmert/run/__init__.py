@@ -69,6 +69,15 @@ def execute(
     """
     progress = progress or Silent()
     last = STAGES.index(stage) if stage is not None else len(STAGES) - 1
+    weights = config.train.weights
+    if last >= STAGES.index("extract") and weights and not weights.get("entity"):
+        raise ConfigError(
+            "extraction ranks entities with MNM-entity, which has no weight",
+            where="train.weights",
+            got=", ".join(weights),
+            expected="a weight for entity",
+            fix="Add entity = 1.0, or stop after --stage train.",
+        )
     run_dir = Path(config.out)
     plan = _Plan(config, run_dir)
     if dry_run:

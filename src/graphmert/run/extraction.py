@@ -207,7 +207,8 @@ def extract_test(
         measured_on="test",
     )
     probability = rule.calibrator.predict(raw)
-    builder = _GraphBuilder(prepared, queries, model_hash)
+    method = "mnm-entity+mnm-leaf" if rule.token_weight else "mnm-entity"
+    builder = _GraphBuilder(prepared, queries, model_hash, method)
     order = sorted(
         range(len(candidates)), key=lambda i: (-probability[i], -raw[i], candidates[i].query)
     )
@@ -261,8 +262,11 @@ def _relation_choice(
 class _GraphBuilder:
     """Accept candidates, best first, and keep a reason for every other one."""
 
-    def __init__(self, prepared: Prepared, queries: Sequence[Query], model_hash: str) -> None:
+    def __init__(
+        self, prepared: Prepared, queries: Sequence[Query], model_hash: str, method: str
+    ) -> None:
         self.prepared = prepared
+        self.method = method
         self.queries = queries
         self.model_hash = model_hash
         ids, names = prepared.entity_ids, prepared.relations
@@ -387,12 +391,12 @@ class _GraphBuilder:
         }
         for name, value in row.items():
             self.triples[name].append(value)
-        method = "inferred" if evidence["tail_start"] is None else "in text"
+        place = "inferred" if evidence["tail_start"] is None else "in text"
         extra = {
             "triple_id": identity,
             "locator": None,
             "model_hash": self.model_hash,
-            "method": f"mnm-entity+mnm-leaf, {method}",
+            "method": f"{self.method}, {place}",
             "score": score,
         }
         for name, value in (dict(evidence) | extra).items():

@@ -86,9 +86,6 @@ class FeedSettings(Settings):
 class ExtractSettings(Settings):
     """What is asked of which documents, and what is accepted."""
 
-    documents: Literal["test", "all"] = Field(
-        default="test", description="documents of the test heads, or every document"
-    )
     token_scores: bool = Field(
         default=True,
         description="score names by MNM-leaf as well, if that helps on validation heads",
