@@ -66,7 +66,7 @@ def test_no_module_is_named_for_what_it_is_not() -> None:
 
 def test_only_the_command_line_prints() -> None:
     for path in (ROOT / "src").rglob("*.py"):
-        if path.name == "cli.py":
+        if path.parent.name == "cli":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import graphmert
 from graphmert import cli, errors
+from graphmert.cli import runs, terminal
 
 ERRORS = [
     errors.GraphMERTError,
@@ -87,8 +88,8 @@ def test_dry_run(fake_run: FakeRun) -> None:
     assert fake_run.calls[1][1] == {"config": "config", "stage": None, "dry_run": True}
 
 
-@pytest.mark.parametrize("stage", list(cli.Stage))
-def test_stage_commands_stop_after_their_stage(fake_run: FakeRun, stage: cli.Stage) -> None:
+@pytest.mark.parametrize("stage", list(runs.Stage))
+def test_stage_commands_stop_after_their_stage(fake_run: FakeRun, stage: runs.Stage) -> None:
     assert invoke(stage.value, "R.toml", "--set", "a=1").exit_code == 0
     assert fake_run.calls[0][1]["overrides"] == ["a=1"]
     assert fake_run.calls[1][1]["stage"] == stage.value
@@ -228,8 +229,8 @@ def test_version() -> None:
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with cli._progress() as progress:
-        assert isinstance(progress, cli._Bars)
+    with terminal.progress_shown() as progress:
+        assert isinstance(progress, terminal.Bars)
         progress.begin("train", total=4, unit="steps")
         progress.update(2, note="loss 1.0")
         progress.message("[not markup]")
@@ -241,7 +242,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plain_lines_tell_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = cli._PlainLines(every_s=0.0)
+    lines = terminal.PlainLines(every_s=0.0)
     lines.begin("train", total=10, unit="steps")
     lines.update(5, note="loss 1.0")
     lines.end()

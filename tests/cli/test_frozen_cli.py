@@ -12,6 +12,7 @@ from typing import Any
 import typer.main
 
 from graphmert import cli, errors
+from graphmert.cli import runs, terminal
 
 SNAPSHOT = Path(__file__).with_name("frozen_cli.json")
 
@@ -51,8 +52,8 @@ def describe() -> dict[str, Any]:
     }
     return {
         "commands": describe_command(typer.main.get_command(cli.app), "graphmert"),
-        "stages": [stage.value for stage in cli.Stage],
-        "exit_codes": {**dict(sorted(exit_codes.items())), "interrupted": cli.INTERRUPTED},
+        "stages": [stage.value for stage in runs.Stage],
+        "exit_codes": {**dict(sorted(exit_codes.items())), "interrupted": terminal.INTERRUPTED},
     }
 
 

@@ -1,0 +1,44 @@
+"""Commands about models: what a preset holds, and conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphmert.cli.terminal import AsJson, group, print_result, reporting
+
+convert_app = group("Convert models of other formats.")
+
+
+@convert_app.callback()
+def _convert() -> None:
+    """Convert models of other formats."""
+
+
+@convert_app.command("reference")
+def convert_reference(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The reference checkpoint.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Convert a checkpoint of the reference implementation."""
+    with reporting(as_json):
+        from graphmert import convert
+
+        print_result(convert.convert_reference(source, out), as_json)
+
+
+def info(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a model preset.")],
+    relations: Annotated[
+        int | None, typer.Option(min=1, help="Number of relation types, when not the preset's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the parameters of a preset with the arithmetic."""
+    with reporting(as_json):
+        from graphmert import presets
+
+        print_result(presets.parameter_report(preset, n_relations=relations), as_json)
