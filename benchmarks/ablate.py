@@ -1,7 +1,7 @@
 """Train variants of a run at equal budgets and rank the same held-out triples with each.
 
 Usage: python benchmarks/ablate.py RUN.toml [--variants FILE] [--out DIR] [--seeds 0 1 2]
-       [--budget SECONDS | --steps N] [--only NAME ...] [--minutes M] [--table]
+       [--budget SECONDS | --steps N] [--only NAME ...] [--minutes M] [--measure] [--table]
 
 Work done is kept: the same command goes on where it was stopped. What is measured and how to
 read the table: benchmarks/README.md.
@@ -21,155 +21,41 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ablation_plan import (
+    MEASURED_UPDATES,
+    SECTIONS,
+    Limits,
+    Trial,
+    Variants,
+    plan,
+    read_times,
+    times_path,
+)
 from ablation_table import aggregate, markdown
 from bench_train import machine
-from pydantic import Field
 from safetensors import safe_open
 from transformers.utils import logging
 
-from graphmert.config import Settings, build, load_toml
+from graphmert.config import load_toml
 from graphmert.errors import ConfigError, DataError, GraphMERTError
 from graphmert.evaluate import QueryRow, rank_metrics
 from graphmert.extract import Asker, Query, TokenCandidates
-from graphmert.model import GraphMERTConfig
 from graphmert.objectives import EntityHead
-from graphmert.presets import FORMS, PRESETS
 from graphmert.progress import Silent
 from graphmert.run import execute
 from graphmert.run.answers import TOKEN_WEIGHTS, Ranker, Scorer, head_queries
-from graphmert.run.manifest import fingerprint
 from graphmert.run.prepared import Prepared
-from graphmert.run.settings import ModelSettings, RunConfig, kg_path
+from graphmert.run.settings import ModelSettings, RunConfig
 from graphmert.run.stages import load_model, set_threads
 from graphmert.run.training import objectives, relation_names, train_run
-from graphmert.shards import atomic_write_json, atomic_write_text, sha256_file
+from graphmert.shards import atomic_write_json, atomic_write_text
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = ("data", "split", "text", "model", "masking", "feed", "train", "seed")
-# Fields of the network that variants set and that neither a body nor its shape decides.
-COMPARED = (
-    *("relation_embedding", "relation_names", "hgat", "decay"),
-    *("positions", "n_types", "leaf_visibility"),
-)
-CHECKPOINT_EVERY = 100
-MANY_STEPS = 1_000_000
-
-
-class Variant(Settings):
-    """What differs from the base run."""
-
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
-    group: str
-    note: str = ""
-    set: tuple[str, ...] = ()
-    objectives: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-
-
-class Variants(Settings):
-    """A file of variants."""
-
-    variant: tuple[Variant, ...]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What every trial gets alike."""
-
-    budget_s: float | None
-    n_steps: int | None
-    max_queries: int
-    max_valid_queries: int
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A variant with a seed; equal keys mean equal work."""
-
-    variant: Variant
-    seed: int
-    config: RunConfig
-    key: str
-    prepared: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant.name}-seed{self.seed}"
-
-
-# --- what is to be done --------------------------------------------------------------------------
-
-
-def plan(run_file: Path, variant: Variant, seed: int, limits: Limits, base: Sequence[str]) -> Trial:
-    """The configuration of a trial, and the hash of all that its result depends on."""
-    config = load_toml(run_file, RunConfig, overrides=[*base, *variant.set])
-    tree = config.model_dump(mode="json")
-    tree["seed"] = seed
-    tree["model"]["changes"] = _changes(config, variant)
-    given = config.train.weights
-    asked = variant.objectives or objectives(config)
-    weights = {name: given.get(name) or 1.0 for name in asked if name not in variant.without}
-    tree["train"] |= {
-        "weights": weights,
-        "seed": seed,
-        "epochs": None,
-        "total_steps": limits.n_steps or MANY_STEPS,
-        "max_seconds": None if limits.n_steps else limits.budget_s,
-        "schedule": "step" if limits.n_steps else "time",
-        "eval_every": None,
-        "eval_batches": 4,
-        "best_metric": "valid_loss",
-        "best_mode": "min",
-        "early_stopping_patience": None,
-        "final_weights": "last",
-        "checkpoint_every": CHECKPOINT_EVERY,
-        "tracker": "none",
-    }
-    config = build(tree, RunConfig, source=f"variant {variant.name}")
-    vocab = None if config.data.body else config.model.vocab_size
-    inputs = [tree[name] for name in ("data", "split", "text")]
-    prepared = fingerprint("prepared", inputs, vocab, _kg_hash(kg_path(config.data)))
-    queries = [limits.max_queries, limits.max_valid_queries]
-    resolved = tree | {"model": _network(config)}
-    key = fingerprint([resolved[name] for name in SECTIONS], prepared, queries)
-    return Trial(variant, seed, config, key, prepared[:12])
-
-
-def _changes(config: RunConfig, variant: Variant) -> dict[str, Any]:
-    """The base's changes; a form that the variant sets keeps its own fields."""
-    own = {one.partition("=")[0].strip() for one in variant.set}
-    fixed = FORMS[config.model.form] if "model.form" in own else {}
-    return {
-        name: value
-        for name, value in config.model.changes.items()
-        if name not in fixed or f"model.changes.{name}" in own
-    }
-
-
-def _network(config: RunConfig) -> dict[str, Any]:
-    """The network's settings without those that only repeat a default."""
-    model = config.model
-    preset = {} if config.data.body else PRESETS[model.preset]
-    fields = preset | FORMS[model.form] | model.changes
-    defaults = signature(GraphMERTConfig.__init__).parameters
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in COMPARED or value != defaults[name].default
-    }
-
-
-@cache
-def _kg_hash(path: Path) -> str:
-    return sha256_file(path)
 
 
 def result_path(out: Path, trial: Trial) -> Path:
@@ -207,12 +93,43 @@ def _label(trial: Trial) -> dict[str, Any]:
     }
 
 
+def measure(trials: Sequence[Trial], out: Path, scratch: Path) -> None:
+    """Time a few updates of every kind of trial that has no time yet, one after another."""
+    done = read_times(out)
+    for trial in {t.speed: t for t in trials if t.speed not in done}.values():
+        loaded = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
+        work = scratch / "work" / "measure"
+        shutil.rmtree(work, ignore_errors=True)
+        set_threads(trial.config.train.n_threads)
+        load = os.getloadavg()[0]
+        train = trial.config.train.model_copy(update={"total_steps": MEASURED_UPDATES})
+        config = trial.config.model_copy(update={"train": train})
+        trained = train_run(config, loaded, work, fingerprint=trial.prepared, progress=Silent())
+        seconds = trained.timings["train_s"] / MEASURED_UPDATES
+        path = times_path(out)
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        entry = {
+            "variant": trial.variant.name,
+            "seconds": round(seconds, 4),
+            "n_updates": MEASURED_UPDATES,
+            "load_before": load,
+            "machine": machine(argparse.Namespace(threads=torch.get_num_threads())),
+        }
+        atomic_write_json(path, kept | {trial.speed: entry})
+        shutil.rmtree(work)
+        print(f"{trial.variant.name}: {seconds:.3f} s an update", flush=True)
+
+
+def _longest_tail(trial: Trial) -> int:
+    return trial.config.text.max_tail_tokens
+
+
 # --- a trial -------------------------------------------------------------------------------------
 
 
-def prepare(trial: Trial, out: Path) -> Path:
+def prepare(trial: Trial, scratch: Path) -> Path:
     """Documents, split and chains, shared by all trials with the same text settings."""
-    folder = out / f"prepared-{trial.prepared}"
+    folder = scratch / f"prepared-{trial.prepared}"
     config = trial.config
     shared = RunConfig(
         out=str(folder),
@@ -225,10 +142,12 @@ def prepare(trial: Trial, out: Path) -> Path:
     return folder
 
 
-def run_trial(trial: Trial, out: Path, limits: Limits, *, keep_model: bool) -> dict[str, Any]:
+def run_trial(
+    trial: Trial, out: Path, scratch: Path, limits: Limits, *, keep_model: bool
+) -> dict[str, Any]:
     """Train and evaluate; a trial that diverges has that as its result."""
-    prepared = Prepared.load(prepare(trial, out), max_tail_tokens=trial.config.text.max_tail_tokens)
-    work = out / "work" / trial.key[:16]
+    prepared = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
+    work = scratch / "work" / trial.key[:16]
     set_threads(trial.config.train.n_threads)
     load = [list(os.getloadavg())]
     result = _label(trial) | {
@@ -254,12 +173,23 @@ def run_trial(trial: Trial, out: Path, limits: Limits, *, keep_model: bool) -> d
         }
         result["n_parameters"] = _n_parameters(work)
         result |= evaluate(trial.config, prepared, work, limits)
+        _keep_triples(result, out)
         result["evaluate_s"] = time.perf_counter() - begun
     result["load"] = [*load, list(os.getloadavg())]
     atomic_write_json(result_path(out, trial), result)
     if not keep_model:
         shutil.rmtree(work)
     return result
+
+
+def _keep_triples(result: dict[str, Any], out: Path) -> None:
+    """Write the ranked triples once for all trials; the result names their file."""
+    for part in result["parts"].values():
+        triples = part.pop("triples")
+        digest = hashlib.sha256(json.dumps(triples).encode()).hexdigest()[:12]
+        part["triples"] = f"triples-{digest}.json"
+        if not (out / part["triples"]).is_file():
+            atomic_write_json(out / part["triples"], triples)
 
 
 def _n_parameters(folder: Path) -> int:
@@ -423,13 +353,17 @@ def write_table(out: Path, trials: Sequence[Trial], limits: Limits) -> Path:
         path = result_path(out, trial)
         found = read_result(path, trial.key)
         if found is not None:
+            for part in found.get("parts", {}).values():
+                part["triples"] = json.loads((out / part["triples"]).read_text(encoding="utf-8"))
             results[trial.variant.name].append(found)
         elif path.is_file():
             stale.append(trial.name)
     if stale:
         print(f"left out, made with another configuration: {', '.join(stale)}")
     rows = aggregate(results)
-    budget = f"{limits.n_steps} updates" if limits.n_steps else f"{limits.budget_s:g} s of training"
+    budget = f"{limits.n_steps} updates"
+    if limits.n_steps is None:
+        budget = f"as many updates as take {limits.budget_s:g} s without other load"
     header = (
         f"Macro MRR on at most {limits.max_queries} test and {limits.max_valid_queries} validation "
         f"queries; {budget} each; mean ± 95 % interval over seeds."
@@ -452,7 +386,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Variants of a run at equal budgets.")
     parser.add_argument("run_file", type=Path)
     parser.add_argument("--variants", type=Path, default=ROOT / "runs/ablations/variants.toml")
-    parser.add_argument("--out", type=Path, default=ROOT / "run-output/ablations")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/ablations")
+    parser.add_argument("--scratch", type=Path, default=ROOT / "run-output/ablations")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=300.0, help="seconds of training")
     parser.add_argument("--steps", type=int, help="updates of training instead")
@@ -463,6 +398,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time; they share the CPU")
     parser.add_argument("--set", dest="base", action="append", default=[], help="for all: a.b=c")
     parser.add_argument("--keep-models", action="store_true")
+    parser.add_argument("--measure", action="store_true", help="only time an update of each")
     parser.add_argument("--list", action="store_true", help="say what is done and to do, and stop")
     parser.add_argument("--table", action="store_true", help="only write the table")
     return parser.parse_args(words)
@@ -483,11 +419,15 @@ def main(words: Sequence[str] | None = None) -> None:
             expected=", ".join(variant.name for variant in variants),
         )
     # Seeds outside: every variant has its first result before any has its second.
+    times = read_times(args.out)
     trials = [
-        plan(args.run_file, variant, seed, limits, args.base)
+        plan(args.run_file, variant, seed, limits, args.base, times)
         for seed in args.seeds
         for variant in variants
     ]
+    if args.measure:
+        measure(trials, args.out, args.scratch)
+        return
     wanted = [t for t in trials if not args.only or t.variant.name in args.only]
     todo = {
         t.key: t
@@ -504,6 +444,13 @@ def main(words: Sequence[str] | None = None) -> None:
             state = "done" if done else "to do" if same is trial else f"as {same.name}"
             print(f"{trial.name:<28}{trial.key[:12]}  {state}")
         return
+    if unmeasured := sorted({t.variant.name for t in todo_list if t.n_steps is None}):
+        raise ConfigError(
+            "a budget in seconds needs the time of an update",
+            where=str(times_path(args.out)),
+            got=f"none for {', '.join(unmeasured)}",
+            fix="Give --measure once while nothing else runs, or --steps.",
+        )
     if not args.table:
         _run_all(todo_list, args, limits, words)
     for trial in wanted:
@@ -519,7 +466,7 @@ def _run_all(
     begun = time.perf_counter()
     for first in {trial.prepared: trial for trial in todo}.values():
         print(f"prepare {first.prepared}", flush=True)
-        prepare(first, args.out)
+        prepare(first, args.scratch)
 
     def run_one(trial: Trial) -> None:
         if args.minutes is not None and time.perf_counter() - begun > 60 * args.minutes:
@@ -527,7 +474,7 @@ def _run_all(
             return
         started = time.perf_counter()
         if args.jobs == 1:
-            run_trial(trial, args.out, limits, keep_model=args.keep_models)
+            run_trial(trial, args.out, args.scratch, limits, keep_model=args.keep_models)
         else:
             command = [sys.executable, __file__, *words, "--jobs", "1"]
             command += ["--only", trial.variant.name, "--seeds", str(trial.seed)]

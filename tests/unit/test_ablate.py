@@ -29,7 +29,7 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-for needed in ("dense", "bench_train"):
+for needed in ("dense", "bench_train", "ablation_plan"):
     _load(needed)
 table = _load("ablation_table")
 ablate = _load("ablate")
@@ -106,7 +106,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _words(folder: Path, *more: str) -> list[str]:
     files = [str(folder / "run.toml"), "--variants", str(folder / "variants.toml")]
-    options = ["--out", str(folder / "out"), "--seeds", "0", "--steps", "2", "--max-queries", "6"]
+    places = ["--out", str(folder / "out"), "--scratch", str(folder / "scratch")]
+    options = [*places, "--seeds", "0", "--steps", "2", "--max-queries", "6"]
     return [*files, *options, "--max-valid-queries", "4", *more]
 
 
@@ -117,8 +118,8 @@ def _result(folder: Path, name: str) -> dict:
 def test_every_variant_ranks_the_same_triples(toy: Path) -> None:
     results = [_result(toy, f"{name}-seed0") for name in ("base", "leaf_only", "reference")]
     triples = [result["parts"]["test"]["triples"] for result in results]
-    assert triples[0]
     assert triples[0] == triples[1] == triples[2]
+    assert json.loads((toy / "out" / triples[0]).read_text(encoding="utf-8"))
     for result in results:
         assert result["n_updates"] == 2
         assert result["failed"] is None
@@ -162,7 +163,7 @@ def test_finished_trials_are_kept_and_stale_ones_done_again(
     path.write_text(json.dumps(_result(toy, "leaf_only-seed0") | {"config_hash": "other"}))
     ablate.main(_words(toy, "--only", "leaf_only"))
     assert done == ["leaf_only-seed0"]
-    assert not list((toy / "out" / "work").iterdir())
+    assert not list((toy / "scratch" / "work").iterdir())
 
 
 def test_the_table_has_every_variant(toy: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_table_has_every_variant(toy: Path) -> None:
 
 
 def test_queries_are_spread_over_relations(toy: Path) -> None:
-    prepared = ablate.Prepared.load(next((toy / "out").glob("prepared-*")), max_tail_tokens=8)
+    prepared = ablate.Prepared.load(next((toy / "scratch").glob("prepared-*")), max_tail_tokens=8)
     everything = ablate.choose_queries(prepared, "test", 1000)
     assert len(everything) == len({(q.head_entity, q.relation) for q in everything}) == 10
     few = ablate.choose_queries(prepared, "test", 4)
@@ -197,20 +198,32 @@ def test_the_interval_over_seeds_is_students() -> None:
 
 def test_the_variants_of_the_repository_plan(toy: Path) -> None:
     variants = ablate.load_toml(ROOT / "runs/ablations/variants.toml", ablate.Variants).variant
-    limits = ablate.Limits(budget_s=2, n_steps=None, max_queries=6, max_valid_queries=4)
+    limits = ablate.Limits(budget_s=300, n_steps=None, max_queries=6, max_valid_queries=4)
     base = ["model.changes.hgat=none", "model.changes.decay=none"]
-    trials = {v.name: ablate.plan(toy / "run.toml", v, 0, limits, base) for v in variants}
+
+    def plans(times: dict[str, float]) -> dict[str, ablate.Trial]:
+        run = toy / "run.toml"
+        return {v.name: ablate.plan(run, v, 0, limits, base, times) for v in variants}
+
+    unmeasured = plans({})
+    assert {trial.n_steps for trial in unmeasured.values()} == {None}
+    times = {trial.speed: 0.5 for trial in unmeasured.values()}
+    times[unmeasured["form_paper"].speed] = 2.0
+    trials = plans(times)
+    assert trials["base"].n_steps == trials["base"].config.train.total_steps == 600
+    assert trials["form_paper"].n_steps == 150
+    assert trials["base"].key != unmeasured["base"].key
     assert len(trials) == len(variants)
     assert trials["hgat_none"].key == trials["base"].key == trials["decay_none"].key
     assert trials["mnm_all"].key == trials["base"].key
     paper = trials["form_paper"].config
     assert "hgat" not in paper.model.changes  # the form's own H-GAT
-    assert paper.train.schedule == "time"
+    assert paper.train.schedule == "step"
     assert trials["scratch"].config.data.body == ""
 
 
 def test_queries_per_second_are_measured(toy: Path, tmp_path: Path) -> None:
-    run_dir = next((toy / "out").glob("prepared-*"))
+    run_dir = next((toy / "scratch").glob("prepared-*"))
     out = tmp_path / "queries.json"
     words = [str(run_dir), "--tiny", "--precision", "fp32", "--threads", "1", "--heads", "3"]
     bench_queries.main([*words, "--relations", "2", "--out", str(out)])
@@ -219,3 +232,17 @@ def test_queries_per_second_are_measured(toy: Path, tmp_path: Path) -> None:
     assert result["ways"]["together"]["n_queries"] == 2 * 3 * 2
     assert result["texts"]["heads_from_mentions"] + result["texts"]["heads_filled_in"] == 6
     assert result["ratios"]["over_bi_encoder"] > 0
+
+
+def test_a_budget_in_seconds_needs_measured_updates(toy: Path) -> None:
+    words = _words(toy)
+    cut = words.index("--steps")
+    words = [*words[:cut], *words[cut + 2 :], "--budget", "0.2"]
+    with pytest.raises(ConfigError, match="--measure"):
+        ablate.main([*words, "--only", "base"])
+    ablate.main([*words, "--measure"])
+    measured = json.loads((toy / "out" / "step_times.json").read_text(encoding="utf-8"))
+    assert {entry["variant"] for entry in measured.values()} == {"base", "leaf_only", "reference"}
+    ablate.main([*words, "--list"])
+    times = ablate.read_times(toy / "out")
+    assert all(seconds > 0 for seconds in times.values())

@@ -1,4 +1,4 @@
-"""The trained baseline: a plain bi-encoder of the same pretrained body.
+"""The trained baseline: a plain bi-encoder of the same body.
 
 It reads the relation as words, "relation label: name: definition", and is trained so that the
 mean state of that text lies near the mean state of the tail's name. What a leafy chain adds must
@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,16 @@ from graphmert.pretrained import from_body
 from graphmert.tokens import Tokenizer
 
 OBJECTIVE = "contrastive"
+# What a network of ours is without leaves and objectives: a plain transformer.
+PLAIN: Mapping[str, Any] = {
+    "objectives": (),
+    "decay": "none",
+    "hgat": "none",
+    "relation_embedding": False,
+    "relation_names": False,
+    "max_tail_tokens": 0,
+    "n_types": 1,
+}
 
 
 class BiEncoderConfig(Settings):
@@ -225,17 +235,7 @@ class BiEncoder(nn.Module):
             CapabilityError: no such folder or cached model, or a family that is not supported.
             CheckpointError: the weights are incomplete.
         """
-        body = from_body(
-            path_or_id,
-            objectives=(),
-            decay="none",
-            hgat="none",
-            relation_embedding=False,
-            relation_names=False,
-            dropout=config.dropout,
-            max_tail_tokens=0,
-            n_types=1,
-        )
+        body = from_body(path_or_id, **PLAIN, dropout=config.dropout)
         return cls(body, Tokenizer.load(path_or_id), config)
 
     def pretrained_parameter_names(self) -> frozenset[str]:

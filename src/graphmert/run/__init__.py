@@ -12,7 +12,7 @@ from graphmert.errors import ConfigError
 from graphmert.progress import Progress, Silent
 from graphmert.run.manifest import Manifest, StageOutput, fingerprint
 from graphmert.run.settings import DataSettings, RunConfig, body_path, kg_path
-from graphmert.shards import sha256_file
+from graphmert.shards import atomic_write_text, sha256_file
 
 STAGES = ("prepare", "train", "extract", "evaluate", "report")
 
@@ -83,6 +83,7 @@ def execute(
     if dry_run:
         return RunResult(0, plan.describe(STAGES[: last + 1]))
     run_dir.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(run_dir / "run.toml", to_toml(config, comments=False))
     summary: dict[str, Any] = {"run": str(run_dir), "stages": {}}
     for name in STAGES[: last + 1]:
         wanted = plan.fingerprint(name)
@@ -159,7 +160,6 @@ class _Plan:
 
         config, run_dir = self.config, self.run_dir
         stages.set_threads(config.train.n_threads)
-        stages.write_config(config, run_dir)
         if stage == "train":
             drop_stale_training(run_dir / "model", wanted)
         return {

@@ -19,6 +19,7 @@ from graphmert.evaluate import (
 )
 from graphmert.evaluate.baselines import Query as TextQuery
 from graphmert.evaluate.biencoder import (
+    PLAIN,
     BiEncoder,
     BiEncoderBaseline,
     BiEncoderConfig,
@@ -32,7 +33,7 @@ from graphmert.run.answers import Ranker, head_queries
 from graphmert.run.manifest import fingerprint
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import EvaluateSettings, RunConfig, body_path
-from graphmert.run.training import drop_stale_training
+from graphmert.run.training import build_plain, drop_stale_training
 from graphmert.shards import read_table, sha256_file
 from graphmert.train import train
 
@@ -72,13 +73,18 @@ def table_to_ranks(table: pa.Table) -> dict[str, list[QueryRow]]:
 
 def evaluate_run(
     config: RunConfig, prepared: Prepared, run_dir: Path, progress: Progress
-) -> dict[str, list[QueryRow]]:
-    """Rank the test triples by every baseline; the model's own ranks come from extraction."""
+) -> tuple[dict[str, list[QueryRow]], dict[str, Any]]:
+    """Rank the test triples by every baseline; the model's own ranks come from extraction.
+
+    Returns:
+        Ranks of every system, and the training times of the baselines that are trained.
+    """
     systems = table_to_ranks(read_table(run_dir / "kg" / "ranks.parquet"))
     queries = head_queries(prepared, "test", only_true=True)
     texts = _texts(prepared)
     asked = [_text_query(prepared, texts, query) for query in queries]
-    for baseline in baselines(config, prepared, texts, asked, run_dir, progress):
+    found, timings = baselines(config, prepared, texts, asked, run_dir, progress)
+    for baseline in found:
         ranker = Ranker(prepared, queries, "test")
         progress.begin(f"baseline {baseline.name}", total=len(asked), unit="queries")
         for start in range(0, len(asked), _BLOCK):
@@ -87,7 +93,7 @@ def evaluate_run(
             progress.update(start + len(block))
         progress.end()
         systems[baseline.name] = ranker.rows[baseline.name]
-    return systems
+    return systems, timings
 
 
 def _texts(prepared: Prepared) -> dict[str, str]:
@@ -112,8 +118,9 @@ def baselines(
     asked: Sequence[TextQuery],
     run_dir: Path,
     progress: Progress,
-) -> list[Baseline]:
+) -> tuple[list[Baseline], dict[str, Any]]:
     """Every baseline the configuration asks for, trained ones after training them."""
+    timings: dict[str, Any] = {}
     train_triples = prepared.triples["train"]
     found = untrained_baselines(
         prepared.names,
@@ -136,9 +143,11 @@ def baselines(
             )
         )
         progress.end()
-    if body is not None and settings.bi_encoder_steps:
-        found.append(_trained_bi_encoder(config, prepared, texts, body, run_dir, progress))
-    return found
+    if settings.bi_encoder_steps:
+        baseline, took = _trained_bi_encoder(config, prepared, texts, run_dir, progress)
+        found.append(baseline)
+        timings[baseline.name] = took
+    return found, timings
 
 
 def _bi_encoder_config(settings: EvaluateSettings, seed: int) -> BiEncoderConfig:
@@ -155,7 +164,9 @@ def _bi_encoder_training(config: RunConfig) -> TrainConfig:
         total_steps=settings.bi_encoder_steps,
         batch_size=settings.bi_encoder_batch,
         learning_rate=settings.bi_encoder_learning_rate,
-        warmup_steps=min(50, settings.bi_encoder_steps),
+        min_learning_rate=min(config.train.min_learning_rate, settings.bi_encoder_learning_rate),
+        warmup_steps=min(config.train.warmup_steps, settings.bi_encoder_steps),
+        n_threads=config.train.n_threads,
         precision=config.train.precision,
         checkpoint_every=max(1, settings.bi_encoder_steps // 4),
         final_weights="last",
@@ -167,14 +178,13 @@ def _trained_bi_encoder(
     config: RunConfig,
     prepared: Prepared,
     texts: Mapping[str, str],
-    body: str,
     run_dir: Path,
     progress: Progress,
-) -> Baseline:
-    """Fine-tune the same body as a bi-encoder on the same triples."""
+) -> tuple[Baseline, dict[str, Any]]:
+    """Train the run's own body, from its own start, as a bi-encoder on the same triples."""
     settings = config.evaluate
     encoder_config = _bi_encoder_config(settings, config.seed)
-    model = BiEncoder.from_body(body, encoder_config)
+    model = BiEncoder(build_plain(config, prepared, PLAIN), prepared.tokenizer, encoder_config)
     rows = [tuple(row) for row in prepared.triples["train"].tolist()]
     own_text = {
         row: texts[entity_id] for row, entity_id in enumerate(prepared.entity_ids)
@@ -192,12 +202,17 @@ def _trained_bi_encoder(
     train_config = _bi_encoder_training(config)
     tables = [sha256_file(path) for path in (prepared.run.documents, prepared.run.seed_triples)]
     inputs = fingerprint(
-        prepared.tokenizer.fingerprint, body, tables, repr(encoder_config), repr(train_config)
+        prepared.tokenizer.fingerprint,
+        config.model.model_dump(mode="json"),
+        config.data.body,
+        tables,
+        repr(encoder_config),
+        repr(train_config),
     )
     out_dir = run_dir / "baselines" / "bi_encoder"
     drop_stale_training(out_dir, inputs)
     progress.begin("train baseline bi_encoder", total=steps, unit="updates")
-    train(
+    result = train(
         model,
         data,
         config=train_config,
@@ -206,7 +221,7 @@ def _trained_bi_encoder(
         on_progress=lambda step, of, line: progress.update(step, total=of),
     )
     progress.end()
-    return BiEncoderBaseline(model, prepared.names, prepared.relation_labels)
+    return BiEncoderBaseline(model, prepared.names, prepared.relation_labels), result.timings
 
 
 def summarise(

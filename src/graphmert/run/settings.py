@@ -116,13 +116,14 @@ class EvaluateSettings(Settings):
     n_resamples: int = Field(default=1000, ge=10, description="bootstrap resamples, by head")
     body: str = Field(
         default="",
-        description="body of the baselines nearest name and bi-encoder; empty: data.body, and "
-        "where that is empty too, neither is measured",
+        description="frozen body of the baseline nearest name; empty: data.body, and where that "
+        "is empty too, it is not measured",
     )
     bi_encoder_steps: int = Field(
         default=0,
         ge=0,
-        description="baseline: updates of the same body as bi-encoder; 0 leaves it out",
+        description="baseline: updates of the run's own body, from its own start, as a "
+        "bi-encoder; 0 leaves it out",
     )
     bi_encoder_batch: int = Field(
         default=32, ge=2, description="triples per update of the bi-encoder"

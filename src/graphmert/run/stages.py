@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from graphmert.config import to_toml
 from graphmert.errors import CheckpointError
 from graphmert.model import GraphMERT
 from graphmert.progress import Progress
@@ -21,7 +20,7 @@ from graphmert.run.manifest import StageOutput
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig
 from graphmert.run.training import train_run
-from graphmert.shards import atomic_write_json, atomic_write_text, sha256_file, write_table
+from graphmert.shards import atomic_write_json, sha256_file, write_table
 
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "relations.json")
 
@@ -118,7 +117,7 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
     import json
 
     prepared = load_prepared(config, run_dir)
-    systems = evaluate_run(config, prepared, run_dir, progress)
+    systems, timings = evaluate_run(config, prepared, run_dir, progress)
     ranks = run_dir / "kg" / "ranks_all.parquet"
     write_table(ranks, ranks_to_table(systems))
     measured = json.loads((run_dir / "kg" / "measured.json").read_text(encoding="utf-8"))
@@ -135,18 +134,13 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
         name: {"mrr_macro": entry["mrr_macro"]["value"], "mrr_micro": entry["mrr_micro"]["value"]}
         for name, entry in section["systems"].items()
     }
-    return StageOutput([run_dir / "metrics.json", ranks], counts)
+    return StageOutput([run_dir / "metrics.json", ranks], counts, timings=timings)
 
 
 def report_stage(run_dir: Path) -> StageOutput:
     """Render report.html and report.md from the run's files."""
     html, markdown = render_report(run_dir)
     return StageOutput([html, markdown])
-
-
-def write_config(config: RunConfig, run_dir: Path) -> None:
-    """Keep the resolved configuration beside the results."""
-    atomic_write_text(run_dir / "run.toml", to_toml(config, comments=False))
 
 
 def set_threads(n_threads: int | None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -64,13 +66,26 @@ def build_model(config: RunConfig, prepared: Prepared) -> GraphMERT:
         "max_span": config.masking.max_span,
         **config.model.changes,
     }
+    return _network(config, prepared, changes)
+
+
+def build_plain(config: RunConfig, prepared: Prepared, plain: Mapping[str, Any]) -> GraphMERT:
+    """Make the same body without leaves, from the same start: random or pretrained weights."""
+    torch.manual_seed(config.seed)
+    return _network(config, prepared, FORMS["default"] | {**config.model.changes, **plain})
+
+
+def _network(config: RunConfig, prepared: Prepared, changes: Mapping[str, Any]) -> GraphMERT:
     body = body_path(config.data.body)
     if body is not None:
         return from_body(body, **changes)
     tokenizer = prepared.tokenizer
-    positions = {"n_positions": config.text.max_tokens + 2}
-    shape = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
-    return GraphMERT(preset_config(config.model.preset, **(positions | shape | changes)))
+    shape = {
+        "n_positions": config.text.max_tokens + 2,
+        "vocab_size": tokenizer.vocab_size,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    return GraphMERT(preset_config(config.model.preset, **{**shape, **changes}))
 
 
 @dataclass(frozen=True)
