@@ -29,6 +29,7 @@ import torch
 from ablation_plan import (
     MEASURED_UPDATES,
     SECTIONS,
+    WARM_UPDATES,
     Limits,
     Trial,
     Variants,
@@ -94,30 +95,39 @@ def _label(trial: Trial) -> dict[str, Any]:
 
 
 def measure(trials: Sequence[Trial], out: Path, scratch: Path) -> None:
-    """Time a few updates of every kind of trial that has no time yet, one after another."""
+    """Time an update of every kind of trial that has no time yet: CPU seconds of one thread.
+
+    The difference between a short and a longer training leaves out what surrounds the updates.
+    """
     done = read_times(out)
-    for trial in {t.speed: t for t in trials if t.speed not in done}.values():
-        loaded = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
-        work = scratch / "work" / "measure"
-        shutil.rmtree(work, ignore_errors=True)
-        set_threads(trial.config.train.n_threads)
-        load = os.getloadavg()[0]
-        train = trial.config.train.model_copy(update={"total_steps": MEASURED_UPDATES})
-        config = trial.config.model_copy(update={"train": train})
-        trained = train_run(config, loaded, work, fingerprint=trial.prepared, progress=Silent())
-        seconds = trained.timings["train_s"] / MEASURED_UPDATES
+    set_threads(1)
+    for trial in {t.speed: t for t in reversed(trials) if t.speed not in done}.values():
+        short, long = (_cpu_seconds(trial, scratch, n) for n in (WARM_UPDATES, MEASURED_UPDATES))
+        seconds = (long - short) / (MEASURED_UPDATES - WARM_UPDATES)
         path = times_path(out)
         kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         entry = {
             "variant": trial.variant.name,
-            "seconds": round(seconds, 4),
-            "n_updates": MEASURED_UPDATES,
-            "load_before": load,
-            "machine": machine(argparse.Namespace(threads=torch.get_num_threads())),
+            "cpu_seconds": round(seconds, 4),
+            "machine": machine(argparse.Namespace(threads=1)),
         }
         atomic_write_json(path, kept | {trial.speed: entry})
-        shutil.rmtree(work)
-        print(f"{trial.variant.name}: {seconds:.3f} s an update", flush=True)
+        print(f"{trial.variant.name}: {seconds:.3f} s of one CPU an update", flush=True)
+
+
+def _cpu_seconds(trial: Trial, scratch: Path, n_updates: int) -> float:
+    """CPU time of a whole training with so many updates."""
+    prepared = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
+    work = scratch / "work" / "measure"
+    shutil.rmtree(work, ignore_errors=True)
+    changes = {"total_steps": n_updates, "n_threads": 1}
+    train = trial.config.train.model_copy(update=changes)
+    config = trial.config.model_copy(update={"train": train})
+    begun = time.process_time()
+    train_run(config, prepared, work, fingerprint=trial.prepared, progress=Silent())
+    took = time.process_time() - begun
+    shutil.rmtree(work)
+    return took
 
 
 def _longest_tail(trial: Trial) -> int:
@@ -363,7 +373,7 @@ def write_table(out: Path, trials: Sequence[Trial], limits: Limits) -> Path:
     rows = aggregate(results)
     budget = f"{limits.n_steps} updates"
     if limits.n_steps is None:
-        budget = f"as many updates as take {limits.budget_s:g} s without other load"
+        budget = f"as many updates as take {limits.budget_s:g} s of CPU time"
     header = (
         f"Macro MRR on at most {limits.max_queries} test and {limits.max_valid_queries} validation "
         f"queries; {budget} each; mean ± 95 % interval over seeds."
@@ -389,7 +399,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "results/ablations")
     parser.add_argument("--scratch", type=Path, default=ROOT / "run-output/ablations")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budget", type=float, default=300.0, help="seconds of training")
+    parser.add_argument("--budget", type=float, default=300.0, help="CPU seconds of training")
     parser.add_argument("--steps", type=int, help="updates of training instead")
     parser.add_argument("--max-queries", type=int, default=600, help="test queries ranked")
     parser.add_argument("--max-valid-queries", type=int, default=300)
@@ -449,7 +459,7 @@ def main(words: Sequence[str] | None = None) -> None:
             "a budget in seconds needs the time of an update",
             where=str(times_path(args.out)),
             got=f"none for {', '.join(unmeasured)}",
-            fix="Give --measure once while nothing else runs, or --steps.",
+            fix="Give --measure once, or --steps.",
         )
     if not args.table:
         _run_all(todo_list, args, limits, words)

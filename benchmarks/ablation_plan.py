@@ -27,7 +27,7 @@ COMPARED = (
     *("positions", "n_types", "leaf_visibility"),
 )
 CHECKPOINT_EVERY = 100
-MEASURED_UPDATES = 30
+WARM_UPDATES, MEASURED_UPDATES = 4, 24
 
 
 class Variant(Settings):
@@ -88,8 +88,8 @@ def plan(
 ) -> Trial:
     """The configuration of a trial, and the hash of all that its result depends on.
 
-    A budget in seconds becomes updates by the time of one, measured once without other load:
-    so trials can be run beside other work, and again with the same result.
+    A budget in seconds becomes updates by the CPU time of one, measured once: so trials can be
+    run beside other work, and again with the same result.
     """
     config = load_toml(run_file, RunConfig, overrides=[*base, *variant.set])
     tree = config.model_dump(mode="json")
@@ -102,7 +102,7 @@ def plan(
         "weights": weights,
         "seed": seed,
         "epochs": None,
-        "total_steps": MEASURED_UPDATES,
+        "total_steps": WARM_UPDATES,
         "max_seconds": None,
         "schedule": "step",
         "eval_every": None,
@@ -127,8 +127,8 @@ def plan(
     if n_steps is None and speed in times:
         n_steps = max(1, round(limits.budget_s / times[speed]))
     key = fingerprint(sections, seed, n_steps, prepared, queries)
-    warmup = min(config.train.warmup_steps, (n_steps or MEASURED_UPDATES) - 1)
-    update = {"total_steps": n_steps or MEASURED_UPDATES, "warmup_steps": warmup}
+    warmup = min(config.train.warmup_steps, (n_steps or WARM_UPDATES) - 1)
+    update = {"total_steps": n_steps or WARM_UPDATES, "warmup_steps": warmup}
     config = config.model_copy(update={"train": config.train.model_copy(update=update)})
     return Trial(variant, seed, config, key, prepared[:12], speed, n_steps)
 
@@ -167,7 +167,7 @@ def times_path(out: Path) -> Path:
 
 
 def read_times(out: Path) -> dict[str, float]:
-    """Seconds of an update of each kind of trial that was measured."""
+    """CPU seconds of an update of each kind of trial that was measured."""
     path = times_path(out)
     measured = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {speed: entry["seconds"] for speed, entry in measured.items()}
+    return {speed: entry["cpu_seconds"] for speed, entry in measured.items()}

@@ -130,7 +130,7 @@ def build_bi_encoder(config: RunConfig, model: GraphMERT, prepared: Prepared) ->
 
 
 class Bench:
-    """Ways to answer all queries of a case; each returns cosines (Q, E) in the queries' order."""
+    """Ways to answer all queries of a case; each returns the best cosine, (Q,), block by block."""
 
     def __init__(
         self, config: RunConfig, prepared: Prepared, case: Case, *, precision: str
@@ -165,7 +165,7 @@ class Bench:
     ) -> np.ndarray:
         """Ours: all queries of a text in one row, or a row for each."""
         queries = self.case.queries if queries is None else queries
-        scores_QE = np.empty((len(queries), len(self.names_ED)), np.float32)
+        best_Q = np.empty(len(queries), np.float32)
         with autocast(self.precision):
             for block in score_queries(
                 self.model,
@@ -176,8 +176,8 @@ class Bench:
                 relations=False,
                 together=together,
             ):
-                scores_QE[block.index_Q] = block.entity_QE
-        return scores_QE
+                best_Q[block.index_Q] = block.entity_QE.max(axis=1)
+        return best_Q
 
     def one_by_one(self, queries: Sequence[Query]) -> np.ndarray:
         """Ours: a forward pass for each query."""
@@ -188,7 +188,7 @@ class Bench:
         vectors_QD = self.biencoder.encode_texts(
             self.case.texts, max_tokens=MAX_TEXT_TOKENS, batch_size=batch_size
         )
-        return vectors_QD @ self.names_ED.numpy().T
+        return self._best(vectors_QD)
 
     def tokenise(self) -> list[list[int]]:
         """The part of `texts` that is no network."""
@@ -197,7 +197,13 @@ class Bench:
     def product(self) -> np.ndarray:
         """The part of every way that compares query vectors with all entities."""
         n, names_ED = len(self.case.queries), self.names_ED.numpy()
-        return names_ED[np.arange(n) % len(names_ED)] @ names_ED.T
+        return self._best(names_ED[np.arange(n) % len(names_ED)])
+
+    def _best(self, vectors_QD: np.ndarray) -> np.ndarray:
+        """Compare with every entity, 128 queries at a time."""
+        names_DE = self.names_ED.numpy().T
+        blocks = range(0, len(vectors_QD), 128)
+        return np.concatenate([(vectors_QD[i : i + 128] @ names_DE).max(axis=1) for i in blocks])
 
 
 def time_all(

@@ -74,13 +74,18 @@ class TokenCandidates:
 
 @dataclass(frozen=True)
 class Asker:
-    """What turns queries into leaf groups: the mask token, the relations' words, limits."""
+    """What turns queries into leaf groups: the mask token, the relations' words, limits.
+
+    A chain with many groups is given several rows: attention costs the square of a row, and
+    groups do not see one another.
+    """
 
     mask_id: int
     pad_id: int
     relation_names: RelationNames
     query_slots: int
     max_nodes_per_forward: int = 16_384
+    max_leaves_per_row: int = 192
 
     def group(self, query: Query, *, relation: int | None = None, n_slots: int) -> LeafTriple:
         """A wholly masked leaf group at the query's head."""
@@ -91,6 +96,18 @@ class Asker:
             tail=(self.mask_id,) * n_slots,
             head_entity=query.head_entity,
         )
+
+    def split(self, groups: Sequence[LeafTriple]) -> list[slice]:
+        """Runs of groups that make a row each, by their leaves (relation words included)."""
+        rows: list[slice] = []
+        start = n_leaves = 0
+        for k, group in enumerate(groups):
+            own = len(group.tail) + len(self.relation_names.of(group.relation))
+            if n_leaves and n_leaves + own > self.max_leaves_per_row:
+                rows.append(slice(start, k))
+                start, n_leaves = k, 0
+            n_leaves += own
+        return [*rows, slice(start, len(groups))]
 
 
 @dataclass(frozen=True)
@@ -195,9 +212,14 @@ def _rows(
             groups.append((group, ("relation", index, slots)))
     own = len(chain.triples)
     if together:
-        extended = replace(chain, triples=(), roots=chain.roots)
-        extended = replace(extended, triples=tuple(group for group, _ in groups))
-        return [_Row(extended, 0, tuple(tag for _, tag in groups))]
+        return [
+            _Row(
+                replace(chain, triples=tuple(group for group, _ in groups[part])),
+                0,
+                tuple(tag for _, tag in groups[part]),
+            )
+            for part in asker.split([group for group, _ in groups])
+        ]
     return [
         _Row(replace(chain, triples=(*chain.triples, group)), own, (tag,)) for group, tag in groups
     ]
@@ -324,9 +346,9 @@ def form_tails(
         grown: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
         for (score, tail), log_p in zip(beams, log_ps, strict=True):
             open_slots = [k for k, token in enumerate(tail) if token == mask]
-            best = log_p[open_slots].max(dim=-1).values
-            slot = open_slots[int(best.argmax())]
-            values, tokens = log_p[slot].topk(min(n_best, log_p.shape[-1]))
+            surest = int(log_p.max(dim=-1).values.argmax())
+            slot = open_slots[surest]
+            values, tokens = log_p[surest].topk(min(n_best, log_p.shape[-1]))
             for value, token in zip(values.tolist(), tokens.tolist(), strict=True):
                 if value == -np.inf:
                     break
@@ -350,10 +372,10 @@ def _slot_log_probabilities(
     asker: Asker,
     banned: frozenset[int],
 ) -> list[Tensor]:
-    """log p of every token in every slot of every group: one (n, V) tensor a group."""
+    """log p of every token in the open slots of every group: one (n open, V) tensor a group."""
     together = model.config.leaf_visibility == "isolated"
     if together:
-        rows = [replace(chain, triples=tuple(groups))]
+        rows = [replace(chain, triples=tuple(groups[part])) for part in asker.split(groups)]
     else:
         rows = [replace(chain, triples=(*chain.triples, group)) for group in groups]
     batch = collate(rows, relation_names=asker.relation_names, pad_id=asker.pad_id)
@@ -363,6 +385,8 @@ def _slot_log_probabilities(
     step, first = (1, 0) if together else (len(chain.triples) + 1, len(chain.triples))
     triples = torch.arange(len(groups)) * step + first
     positions = batch.leaf_index_TL[triples][batch.tail_mask_TL[triples]]
+    is_open = [[token == asker.mask_id for token in group.tail] for group in groups]
+    positions = positions[torch.tensor([flag for flags in is_open for flag in flags])]
     logits = model.token_logits(flat_ND, positions).float().cpu()
     logits[:, sorted(banned)] = -torch.inf
-    return list(torch.split(logits.log_softmax(-1), [len(group.tail) for group in groups]))
+    return list(torch.split(logits.log_softmax(-1), [sum(flags) for flags in is_open]))
