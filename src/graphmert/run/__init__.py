@@ -83,7 +83,7 @@ def execute(
     if dry_run:
         return RunResult(0, plan.describe(STAGES[: last + 1]))
     run_dir.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(run_dir / "run.toml", to_toml(config, comments=False))
+    _write_config(config, run_dir / "run.toml")
     summary: dict[str, Any] = {"run": str(run_dir), "stages": {}}
     for name in STAGES[: last + 1]:
         wanted = plan.fingerprint(name)
@@ -105,6 +105,13 @@ def execute(
         )
         code = 1
     return RunResult(code, summary)
+
+
+def _write_config(config: RunConfig, path: Path) -> None:
+    """Keep the resolved configuration beside the results; a file that says it is left alone."""
+    text = to_toml(config, comments=False)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write_text(path, text)
 
 
 class _Plan:
