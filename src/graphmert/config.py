@@ -73,8 +73,7 @@ def load_toml(
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("configuration is not valid TOML", where=str(path), got=error) from error
-    for override in overrides:
-        _apply_override(tree, override)
+    apply_overrides(tree, overrides)
     return build(tree, cls, source=str(path), text=text, overrides=overrides)
 
 
@@ -134,6 +133,16 @@ def to_toml(settings: pydantic.BaseModel, *, comments: bool = True) -> str:
     lines: list[str] = []
     _write_section(settings, prefix="", lines=lines, comments=comments)
     return "\n".join(lines).strip() + "\n"
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set values of a nested tree of plain values from texts `key.subkey=value`.
+
+    Raises:
+        ConfigError: a text is not of this form, or goes below a value.
+    """
+    for override in overrides:
+        _apply_override(tree, override)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -91,6 +91,9 @@ class HGAT(nn.Module):
 class NodeEmbedding(nn.Module):
     """Turn a `ChainBatch` into the encoder's input (B, N, D).
 
+    A model of vectors alone has no token table (`vocab_size` 0); without a projection they enter
+    as they are, and without a mask vector none can be hidden.
+
     Roots: token (or projected vector) + position + type row 0. Leaves: token + their root's
     position + slot + type row 1 + relation embedding + H-GAT. Then LayerNorm and dropout.
     """
@@ -102,6 +105,8 @@ class NodeEmbedding(nn.Module):
         vocab_size: int,
         pad_id: int,
         input_width: int | None,
+        input_projection: bool,
+        input_mask: bool,
         n_positions: int,
         position_offset: int,
         positions: Positions,
@@ -119,9 +124,14 @@ class NodeEmbedding(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.token = nn.Embedding(vocab_size, width, padding_idx=pad_id)
-        self.vector = None if input_width is None else nn.Linear(input_width, width)
-        self.mask_vector = None if input_width is None else nn.Parameter(torch.zeros(width))
+        takes_vectors = input_width is not None
+        self.token = nn.Embedding(vocab_size, width, padding_idx=pad_id) if vocab_size else None
+        self.vector = None
+        if input_width is not None and input_projection:
+            self.vector = nn.Linear(input_width, width)
+        self.mask_vector = None
+        if takes_vectors and input_mask:
+            self.mask_vector = nn.Parameter(torch.zeros(width))
         absolute = positions == "absolute"
         self.position = nn.Embedding(n_positions + position_offset, width) if absolute else None
         self.position_offset = position_offset
@@ -138,14 +148,7 @@ class NodeEmbedding(nn.Module):
 
     def forward(self, batch: ChainBatch) -> Tensor:
         """Return the encoder's input, (B, N, D)."""
-        if batch.vectors_BNC is None:
-            token_BND = self.token(batch.token_BN)
-        else:
-            assert self.vector is not None
-            assert self.mask_vector is not None
-            masked_BN1 = (batch.token_BN < 0)[..., None]
-            vector_BND = self.vector(batch.vectors_BNC)
-            token_BND = torch.where(masked_BN1, self.mask_vector.to(vector_BND.dtype), vector_BND)
+        token_BND = self._inputs(batch)
         x_BND = token_BND
         if batch.n_triples:
             x_BND = self._add_relations(token_BND, batch)
@@ -167,6 +170,19 @@ class NodeEmbedding(nn.Module):
         if self.norm is not None:
             x_BND = self.norm(x_BND)
         return self.dropout(x_BND)
+
+    def _inputs(self, batch: ChainBatch) -> Tensor:
+        """Token embeddings, or the vectors given, with the mask vector where they are hidden."""
+        if batch.vectors_BNC is None:
+            assert self.token is not None
+            return self.token(batch.token_BN)
+        vector_BND = batch.vectors_BNC
+        if self.vector is not None:
+            vector_BND = self.vector(vector_BND)
+        if self.mask_vector is None:
+            return vector_BND
+        masked_BN1 = (batch.token_BN < 0)[..., None]
+        return torch.where(masked_BN1, self.mask_vector.to(vector_BND.dtype), vector_BND)
 
     def _add_relations(self, token_BND: Tensor, batch: ChainBatch) -> Tensor:
         """Add the relation embedding and the H-GAT message to the leaves."""

@@ -37,6 +37,7 @@ class Layer(nn.Module):
         *,
         dropout: float,
         attn_dropout: float,
+        ffn_dropout: float,
         eps: float,
     ) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(ffn_width, width)
         self.ffn_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
+        self.ffn_dropout = nn.Dropout(ffn_dropout)
 
     def forward(self, x_ND: Tensor, blocks: Sequence[Block]) -> Tensor:
         """One layer over all live nodes, (N, D) -> (N, D); blocks attend apart."""
@@ -57,7 +59,7 @@ class Layer(nn.Module):
         mixed = [self._attend(part, block) for part, block in zip(parts, blocks, strict=True)]
         mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         x_ND = self.attn_norm(x_ND + self.dropout(self.out(mixed_ND)))
-        return self.ffn_norm(x_ND + self.dropout(self.down(F.gelu(self.up(x_ND)))))
+        return self.ffn_norm(x_ND + self.ffn_dropout(self.down(F.gelu(self.up(x_ND)))))
 
     def _attend(self, qkv_NC: Tensor, block: Block) -> Tensor:
         """Attention of one block: pad, attend, take the live nodes back."""
@@ -150,6 +152,7 @@ class Encoder(nn.Module):
         ffn_width: int,
         dropout: float,
         attn_dropout: float,
+        ffn_dropout: float,
         eps: float,
         decay: DecayForm,
         decay_base: float,
@@ -157,6 +160,7 @@ class Encoder(nn.Module):
         distance_rule: DistanceRule,
         distance_offset: int,
         visibility: LeafVisibility,
+        root_band: int | None,
         rotary: bool,
         graph_token: bool,
         n_root_slots: int,
@@ -170,6 +174,7 @@ class Encoder(nn.Module):
                 ffn_width,
                 dropout=dropout,
                 attn_dropout=attn_dropout,
+                ffn_dropout=ffn_dropout,
                 eps=eps,
             )
             for _ in range(n_layers)
@@ -179,6 +184,7 @@ class Encoder(nn.Module):
         self.distance_rule: DistanceRule = distance_rule
         self.distance_offset = distance_offset
         self.visibility: LeafVisibility = visibility
+        self.root_band = root_band
         self.rotary_width = width // n_attn_heads if rotary else 0
         n_p = n_attn_heads if decay_per_attn_head else 1
         self.p = nn.Parameter(torch.ones(n_p, 1, 1)) if decay != "none" else None
@@ -231,6 +237,9 @@ class Encoder(nn.Module):
         visible_BNN = visible(
             part.kind_BN, part.triple_BN, part.padding_mask_BN, visibility=self.visibility
         )
+        if self.root_band is not None:
+            gap_BNN = (part.root_BN[:, :, None] - part.root_BN[:, None, :]).abs()
+            visible_BNN &= gap_BNN <= self.root_band
         decay_BANN = self._log_decay(part)
         place_BN = rows[:, None] * whole + torch.arange(longest, device=rows.device)
         live_BN = part.padding_mask_BN
@@ -300,8 +309,11 @@ class _Part:
 
 
 def _length_blocks(padding_mask_BN: Tensor, *, n_blocks: int = 4) -> list[Tensor]:
-    """Rows by length, in at most `n_blocks` groups of equal size (one group for few rows)."""
+    """Rows by length, in at most `n_blocks` groups of equal size.
+
+    One group for few rows, and for rows without padding.
+    """
     order = torch.argsort(padding_mask_BN.sum(1), stable=True)
-    if len(order) < 4 * n_blocks:
+    if len(order) < 4 * n_blocks or bool(padding_mask_BN.all()):
         return [order]
     return list(torch.tensor_split(order, n_blocks))

@@ -49,6 +49,8 @@ class GraphMERTConfig(PretrainedConfig):
         n_attn_heads: int = 12,
         ffn_size: int = 1536,
         input_size: int | None = None,
+        input_projection: bool = True,
+        input_mask: bool = True,
         n_positions: int = 512,
         position_offset: int = 0,
         n_types: int = 2,
@@ -71,6 +73,7 @@ class GraphMERTConfig(PretrainedConfig):
         distance_rule: DistanceRule = "shortest",
         distance_offset: int = 0,
         leaf_visibility: LeafVisibility = "isolated",
+        root_band: int | None = None,
         positions: Positions = "absolute",
         graph_token: bool = False,
         embedding_norm: bool = True,
@@ -81,6 +84,8 @@ class GraphMERTConfig(PretrainedConfig):
         loss_form: LossForm = "mean",
         dropout: float = 0.1,
         attn_dropout: float = 0.0,
+        ffn_dropout: float | None = None,
+        embedding_dropout: float | None = None,
         norm_eps: float = 1e-12,
         initializer_std: float = 0.02,
         **hub_fields: Any,
@@ -114,6 +119,8 @@ class GraphMERT(PreTrainedModel):
             vocab_size=c.vocab_size,
             pad_id=c.pad_token_id,
             input_width=c.input_size,
+            input_projection=c.input_projection,
+            input_mask=c.input_mask,
             n_positions=c.n_positions,
             position_offset=c.position_offset,
             positions=c.positions,
@@ -128,7 +135,7 @@ class GraphMERT(PreTrainedModel):
             hgat_slope=c.hgat_slope,
             norm=c.embedding_norm,
             norm_eps=c.norm_eps,
-            dropout=c.dropout,
+            dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
         )
         self.encoder = Encoder(
             width=width,
@@ -137,6 +144,7 @@ class GraphMERT(PreTrainedModel):
             ffn_width=c.ffn_size,
             dropout=c.dropout,
             attn_dropout=c.attn_dropout,
+            ffn_dropout=c.dropout if c.ffn_dropout is None else c.ffn_dropout,
             eps=c.norm_eps,
             decay=c.decay,
             decay_base=c.decay_base,
@@ -144,6 +152,7 @@ class GraphMERT(PreTrainedModel):
             distance_rule=c.distance_rule,
             distance_offset=c.distance_offset,
             visibility=c.leaf_visibility,
+            root_band=c.root_band,
             rotary=c.positions == "rotary",
             graph_token=c.graph_token,
             n_root_slots=c.n_root_slots,
@@ -210,8 +219,8 @@ class GraphMERT(PreTrainedModel):
             if module.graph_distance is not None:
                 nn.init.ones_(module.graph_distance)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embedding."""
+    def get_input_embeddings(self) -> nn.Module | None:  # type: ignore[override]
+        """The token embedding; None for a model of vectors alone."""
         return self.embed.token
 
     def forward(self, batch: ChainBatch) -> Tensor:
@@ -224,10 +233,16 @@ class GraphMERT(PreTrainedModel):
         mean_CD = root_mean(self(names), names)
         return unit(mean_CD)
 
+    @property
+    def _decoder(self) -> Tensor:
+        """The token embedding, which is the decoder of the vocabulary networks."""
+        assert self.embed.token is not None
+        return self.embed.token.weight
+
     def token_logits(self, flat_ND: Tensor, position_P: Tensor) -> Tensor:
         """Vocabulary logits at the given flat positions only, (P, V)."""
         assert self.vocab_head is not None
-        return self.vocab_head(flat_ND[position_P], self.embed.token.weight)
+        return self.vocab_head(flat_ND[position_P], self._decoder)
 
     def triple_states(self, states_BND: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Mean leaf state, mean root state of its chain and mean head state: three (T, D)."""
@@ -264,7 +279,7 @@ class GraphMERT(PreTrainedModel):
             losses |= self._token_losses(flat_ND, labels)
         if self.sbo_head is not None:
             left, right = flat_ND[labels.sbo_left_P], flat_ND[labels.sbo_right_P]
-            logits_PV = self.sbo_head(left, right, labels.sbo_offset_P, self.embed.token.weight)
+            logits_PV = self.sbo_head(left, right, labels.sbo_offset_P, self._decoder)
             losses["sbo"] = cross_entropy(logits_PV, labels.sbo_label_P)
         if self.relation_head is not None:
             logits_PE = self.relation_logits(states_BND, batch)[labels.relation_triple_P]

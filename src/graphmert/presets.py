@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -75,15 +77,20 @@ def preset_config(name: str, **changes: Any) -> GraphMERTConfig:
         ConfigError: no such preset; the message names the nearest one.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        raise ConfigError(
-            "no such preset",
-            where="preset",
-            got=name,
-            expected=", ".join(PRESETS),
-            fix=f"did you mean {near[0]}?" if near else None,
-        )
+        raise unknown_preset(name, PRESETS)
     return GraphMERTConfig(**(PRESETS[name] | changes))
+
+
+def unknown_preset(name: str, known: Collection[str]) -> ConfigError:
+    """Return the error that lists the presets and names the nearest one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return ConfigError(
+        "no such preset",
+        where="preset",
+        got=name,
+        expected=", ".join(known),
+        fix=f"did you mean {near[0]}?" if near else None,
+    )
 
 
 def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str, Any]:
@@ -97,16 +104,7 @@ def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str
     config = preset_config(preset, **changes)
     with torch.device("meta"):
         model = GraphMERT(config)
-    groups: dict[str, list[tuple[int, ...]]] = {}
-    for name, parameter in model.named_parameters():
-        pieces = [piece for piece in name.split(".") if not piece.isdigit()]
-        groups.setdefault(".".join(pieces), []).append(tuple(parameter.shape))
-    parts = []
-    for name, shapes in groups.items():
-        product = " x ".join(str(size) for size in shapes[0])
-        times = f"{len(shapes)} x ({product})" if len(shapes) > 1 else product
-        size = sum(torch.Size(shape).numel() for shape in shapes)
-        parts.append({"name": name, "arithmetic": times, "n": size})
+    parts = count_parts((name, tuple(p.shape)) for name, p in model.named_parameters())
     n_nodes = config.n_root_slots * (1 + config.n_leaf_slots)
     return {
         "preset": preset,
@@ -123,6 +121,24 @@ def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str
         },
         "flops_per_sequence": _flops(config, n_live=140, n_masked=31, n_dense=n_nodes),
     }
+
+
+def count_parts(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[dict[str, Any]]:
+    """Count tensors by (name, shape); layers of equal shape are one part.
+
+    Returns: [{"name", "arithmetic", "n"}]
+    """
+    groups: dict[tuple[str, tuple[int, ...]], int] = {}
+    for name, shape in tensors:
+        pieces = [piece for piece in name.split(".") if not piece.isdigit()]
+        key = (".".join(pieces), shape)
+        groups[key] = groups.get(key, 0) + 1
+    parts = []
+    for (name, shape), n_layers in groups.items():
+        product = " x ".join(str(size) for size in shape) or "1"
+        times = f"{n_layers} x ({product})" if n_layers > 1 else product
+        parts.append({"name": name, "arithmetic": times, "n": n_layers * math.prod(shape)})
+    return parts
 
 
 def _flops(config: GraphMERTConfig, *, n_live: int, n_masked: int, n_dense: int) -> dict[str, int]:

@@ -22,6 +22,22 @@ from graphmert.recipe import TrainConfig
 LossParts = Mapping[str, tuple[Tensor, Tensor]]
 
 
+def world_size() -> int:
+    """Return how many processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes and prints; true without a launcher."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave_group() -> None:
+    """Leave the process group at the end of a program, if it joined one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class LossModule(nn.Module):
     """Make `loss` the forward, which DDP, FSDP and autocast wrap."""
 

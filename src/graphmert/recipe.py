@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ FREE_FIELDS = frozenset(
     {"micro_batch_size", "max_tokens_per_micro_batch", "n_threads", "prefetch", "tracker"}
 )
 """Settings that may change between a checkpoint and the run that goes on from it."""
+
+_PLATEAU_THRESHOLD = 1e-4
 
 
 class MicroBatch(Protocol):
@@ -63,10 +66,17 @@ class TrainConfig(Settings):
         gt=0,
         description="Stop after this much training time, evaluation not counted.",
     )
-    schedule: Literal["step", "time"] = Field(
+    schedule: Literal["step", "time", "plateau"] = Field(
         default="step",
         description="What the learning rate follows: updates, or the share of max_seconds that "
-        "is gone (then a run is not repeatable to the byte).",
+        "is gone (then a run is not repeatable to the byte), or, constant until evaluations no "
+        "longer improve, the best metric.",
+    )
+    plateau_factor: float = Field(
+        default=0.5, gt=0, lt=1, description='What schedule = "plateau" multiplies the rate by.'
+    )
+    plateau_patience: int = Field(
+        default=3, ge=0, description="Evaluations without a better metric before it does so."
     )
     batch_size: int = Field(
         default=128, ge=1, description="Samples per update, over all processes."
@@ -143,6 +153,8 @@ class TrainConfig(Settings):
             raise ValueError("weights are not negative")
         if self.early_stopping_patience is not None and self.eval_every is None:
             raise ValueError("early_stopping_patience needs eval_every")
+        if self.schedule == "plateau" and self.eval_every is None:
+            raise ValueError('schedule = "plateau" needs eval_every')
         return self
 
     def n_steps(self, data: DataSource) -> int:
@@ -160,13 +172,15 @@ def learning_rate_at(
     config: TrainConfig,
     peak: float | None = None,
     elapsed_s: float = 0.0,
+    factor: float = 1.0,
 ) -> float:
     """Return the learning rate of an update: linear warm-up, then a cosine to a floor.
 
         lr = floor + (peak - floor) (1 + cos(pi p)) / 2        p = (step + 1 - warmup)
                                                                    / (total - warmup)
     The peak is reached by the last update of the warm-up and the floor by the last of all.
-    With schedule = "time", p is at least elapsed_s / max_seconds.
+    With schedule = "time", p is at least elapsed_s / max_seconds. With schedule = "plateau" the
+    cosine is replaced by max(floor, peak * factor).
 
     Args:
         step: number of finished updates.
@@ -174,6 +188,7 @@ def learning_rate_at(
         config: settings.
         peak: peak of the parameter group, `config.learning_rate` when not given.
         elapsed_s: training time so far, in seconds.
+        factor: what `Plateau` has come down to.
     """
     peak = config.learning_rate if peak is None else peak
     floor = min(config.min_learning_rate, peak)
@@ -183,7 +198,44 @@ def learning_rate_at(
         share = max(share, elapsed_s / config.max_seconds)
     share = min(1.0, max(0.0, share))
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "plateau":
+        return warm * max(floor, peak * factor)
     return warm * (floor + (peak - floor) * (1 + math.cos(math.pi * share)) / 2)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Lower the learning rate when a metric stays flat, as PyTorch's ReduceLROnPlateau does.
+
+    A value is better when it beats the best by more than the share `_PLATEAU_THRESHOLD` of it.
+    After more than `plateau_patience` evaluations in a row that are not, the factor shrinks and
+    the count starts anew.
+
+    Attributes:
+        factor: of the learning rate.
+        best: best value so far.
+        n_flat: evaluations since then, or since the factor last shrank.
+
+    Checked by: tests/unit/test_recipe.py
+    """
+
+    factor: float = 1.0
+    best: float | None = None
+    n_flat: int = 0
+
+    def after(self, value: float, config: TrainConfig) -> Plateau:
+        """Return the state after an evaluation."""
+        if self.best is None or self._is_better(value, self.best, config.best_mode):
+            return Plateau(self.factor, value, 0)
+        if self.n_flat + 1 > config.plateau_patience:
+            return Plateau(self.factor * config.plateau_factor, self.best, 0)
+        return Plateau(self.factor, self.best, self.n_flat + 1)
+
+    @staticmethod
+    def _is_better(value: float, best: float, mode: str) -> bool:
+        if mode == "min":
+            return value < best * (1 - _PLATEAU_THRESHOLD)
+        return value > best * (1 + _PLATEAU_THRESHOLD)
 
 
 def update_seed(seed: int, step: int, place: int) -> int:

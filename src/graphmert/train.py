@@ -44,6 +44,7 @@ from graphmert.checkpoint import (
     truncate_log,
 )
 from graphmert.errors import CapabilityError, ConfigError, DataError
+from graphmert.optimizer import build_optimizer
 from graphmert.processes import (
     LossModule,
     LossParts,
@@ -57,6 +58,7 @@ from graphmert.processes import (
 from graphmert.recipe import (
     FREE_FIELDS,
     DataSource,
+    Plateau,
     TrainConfig,
     bucket_schedule,
     learning_rate_at,
@@ -105,6 +107,7 @@ class _Progress:
     n_stale: int = 0  # evaluations since the best one
     elapsed_s: float = 0.0  # counted only when max_seconds is set; else runs would differ
     log_bytes: int = 0
+    plateau: tuple[float, float | None, int] = (1.0, None, 0)  # the fields of a Plateau
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ class _Run:
             restore_model(model, checkpoint)
             self.progress = _Progress(**checkpoint.state)
             _logger.info("going on from %s", checkpoint.path)
-        optimizer, self.peaks = _build_optimizer(model, config)
+        optimizer, self.peaks = build_optimizer(model, config)
         self.network, self.optimizer = accelerator.prepare(LossModule(model), optimizer)
         self.network.train()
         if checkpoint is not None:
@@ -292,6 +295,7 @@ class _Run:
                 config=self.config,
                 peak=peak,
                 elapsed_s=self.progress.elapsed_s,
+                factor=self.progress.plateau[0],
             )
         on_step = getattr(self.model, "on_step", None)
         if on_step is not None:
@@ -501,6 +505,8 @@ class _Run:
             )
         value = metrics[name]
         self._check_finite(f"metric {name}", value)
+        plateau = dataclasses.astuple(Plateau(*progress.plateau).after(value, self.config))
+        progress = self.progress = dataclasses.replace(progress, plateau=plateau)
         sign = 1 if self.config.best_mode == "max" else -1
         if progress.best_value is not None and sign * value <= sign * progress.best_value:
             self.progress = dataclasses.replace(progress, n_stale=progress.n_stale + 1)
@@ -569,31 +575,3 @@ class _Run:
             best_value=progress.best_value,
             timings={**self.timings, "n_samples_per_s": rate},
         )
-
-
-def _build_optimizer(
-    model: nn.Module, config: TrainConfig
-) -> tuple[torch.optim.Optimizer, list[float]]:
-    """Return AdamW over up to four groups, and the peak learning rate of each.
-
-    Vectors (biases, norms) are not decayed; parameters of a pretrained body have their own rate.
-    """
-    names = getattr(model, "pretrained_parameter_names", tuple)()
-    pretrained = frozenset(names) if config.pretrained_learning_rate is not None else frozenset()
-    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and not name.endswith("bias")
-            members.setdefault((decays, name in pretrained), []).append(parameter)
-    if not members:
-        raise ConfigError("the model has no parameter to train")
-    groups, peaks = [], []
-    for (decays, is_pretrained), parameters in sorted(members.items(), key=lambda item: item[0]):
-        decay = config.weight_decay if decays else 0.0
-        peak = config.pretrained_learning_rate if is_pretrained else None
-        groups.append({"params": parameters, "weight_decay": decay})
-        peaks.append(config.learning_rate if peak is None else peak)
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
-    )
-    return optimizer, peaks

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import data, models, runs
+from graphmert.cli import data, models, runs, vectors
 
 app = typer.Typer(
     name="graphmert",
@@ -33,6 +33,7 @@ runs.add_commands(app)
 app.command()(models.info)
 app.add_typer(data.app, name="data")
 app.add_typer(models.convert_app, name="convert")
+app.add_typer(vectors.app, name="vectors")
 
 
 def main() -> None:

@@ -39,6 +39,11 @@ def info(
 ) -> None:
     """Show the parameters of a preset with the arithmetic."""
     with reporting(as_json):
-        from graphmert import presets
+        from graphmert import forecast, presets
 
+        if preset in forecast.FORECASTERS:
+            print_result(forecast.parameter_report(preset), as_json)
+            return
+        if preset not in presets.PRESETS:
+            raise presets.unknown_preset(preset, [*presets.PRESETS, *forecast.FORECASTERS])
         print_result(presets.parameter_report(preset, n_relations=relations), as_json)

@@ -1,0 +1,9 @@
+"""Commands of the vector domain."""
+
+from __future__ import annotations
+
+from graphmert.cli import vectors_train
+from graphmert.cli.terminal import group
+
+app = group("Sequences of vectors: predict the next one.")
+vectors_train.add_commands(app)
