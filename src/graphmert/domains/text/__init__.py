@@ -13,7 +13,8 @@ from graphmert.domains.text.chains import (
 )
 from graphmert.domains.text.corpus import documents_from_definitions, make_documents
 from graphmert.domains.text.mentions import find_mentions, fold
-from graphmert.domains.text.sequences import make_sequences, sentences
+from graphmert.domains.text.sequences import make_sequences
+from graphmert.sentences import sentences
 
 __all__ = [
     "ChainSet",
