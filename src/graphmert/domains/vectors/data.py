@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -186,40 +186,59 @@ def open_matrix(path: Path) -> NDArray[np.float32]:
 
 
 def write_vectors(
-    path: Path | str, vectors: NDArray[np.float32], rows: pa.Table, manifest: Mapping[str, Any]
+    path: Path | str,
+    blocks: Iterable[NDArray[np.float32]],
+    rows: pa.Table,
+    manifest: Mapping[str, Any],
 ) -> VectorTable:
     """Write a VECTORS folder; the manifest comes last, so a folder with one is whole.
 
     Args:
         path: the folder.
-        vectors: (N, C) float32, also a memory map.
+        blocks: float32 arrays (_, C), the vectors in order; one block is in memory at a time.
         rows: columns doc_id, position, text, one row a vector.
         manifest: further keys, such as the model.
 
     Raises:
-        DataError: rows and vectors differ in number.
+        DataError: rows and vectors differ in number, or blocks in the number of channels.
     """
     path = Path(path)
-    if rows.num_rows != len(vectors):
-        raise DataError(
-            "rows and vectors differ in number", got=rows.num_rows, expected=len(vectors)
-        )
     (path / "manifest.json").unlink(missing_ok=True)
     numbers = pa.array(np.arange(rows.num_rows, dtype=np.int64))
     columns = [numbers, *(rows[name] for name in ROWS_SCHEMA.names[1:])]
     table = pa.table(dict(zip(ROWS_SCHEMA.names, columns, strict=True)))
     shards.write_table(path / "rows.parquet", table.cast(ROWS_SCHEMA))
-    with shards.atomic_path(path / "vectors.npy") as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
+    with shards.atomic_path(path / "vectors.npy") as temporary:
+        dim = _write_matrix(temporary, blocks, rows.num_rows)
     facts = {
         "format": VECTORS_FORMAT,
-        "n_vectors": int(vectors.shape[0]),
-        "dim": int(vectors.shape[1]),
+        "n_vectors": rows.num_rows,
+        "dim": dim,
         "sha256": shards.sha256_file(path / "vectors.npy"),
         "rows_sha256": shards.sha256_file(path / "rows.parquet"),
     }
     shards.atomic_write_json(path / "manifest.json", {**manifest, **facts})
     return open_vectors(path, verify=False)
+
+
+def _write_matrix(path: Path, blocks: Iterable[NDArray[np.float32]], n_rows: int) -> int:
+    """Write blocks one after another as one npy file; return the number of channels."""
+    dim, n_written = -1, 0
+    with path.open("wb") as stream:
+        for block in blocks:
+            if dim < 0:
+                dim = int(block.shape[1])
+                header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, dim)}
+                np.lib.format.write_array_header_1_0(stream, header)
+            if block.shape[1] != dim:
+                raise DataError(
+                    "vectors differ in the number of channels", got=block.shape[1], expected=dim
+                )
+            n_written += len(block)
+            stream.write(np.ascontiguousarray(block, "<f4").data)
+    if n_written != n_rows or dim < 0:
+        raise DataError("rows and vectors differ in number", got=n_written, expected=n_rows)
+    return dim
 
 
 def read_json(path: Path, wanted_format: str, fix: str) -> dict[str, Any]:
