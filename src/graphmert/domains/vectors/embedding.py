@@ -42,17 +42,17 @@ class EmbedSettings(Settings):
 
     precision: Literal["bf16", "fp32"] = "bf16"
     """Numbers of the model's body; what is stored is float32."""
-    max_tokens: int | None = Field(None, ge=4)
+    max_tokens: int | None = Field(default=None, ge=4)
     """Sentences are cut after so many tokens; None is the model's own number."""
-    min_words: int = Field(3, ge=0)
+    min_words: int = Field(default=3, ge=0)
     """Sentences with fewer words are left out."""
     deduplicate: bool = True
     """Keep only the first of equal sentences, over all documents."""
-    shard_size: int = Field(1024, ge=1)
+    shard_size: int = Field(default=1024, ge=1)
     """Sentences of one shard."""
-    batch_tokens: int = Field(4096, ge=16)
+    batch_tokens: int = Field(default=4096, ge=16)
     """The most token places computed at once."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(default=1, ge=1)
     """Threads of one worker; part of the settings because it may change the last digits."""
     device: str = "cpu"
     """Where the model computes: cpu, cuda, …"""

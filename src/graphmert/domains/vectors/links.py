@@ -61,17 +61,17 @@ _SPARE = 8
 class LinkSettings(Settings):
     """How rows are linked and which triples become leaves."""
 
-    alpha: float = Field(0.55, ge=-1, le=1)
+    alpha: float = Field(default=0.55, ge=-1, le=1)
     """Least cosine of a row's vector and an entity's vector."""
-    max_entities: int = Field(10, ge=1)
+    max_entities: int = Field(default=10, ge=1)
     """The most entities that a row is linked to."""
-    max_leaves: int = Field(8, ge=1)
+    max_leaves: int = Field(default=8, ge=1)
     """The most leaves on a row."""
-    score_bucket: float = Field(0.01, gt=0)
+    score_bucket: float = Field(default=0.01, gt=0)
     """Scores that fall in one bucket of this width count as equal; diversity then decides."""
-    relation_bucket: int = Field(10, ge=1)
+    relation_bucket: int = Field(default=10, ge=1)
     """Relations used so many times fewer in the document come first among equal scores."""
-    same_vector: float = Field(0.999, gt=0, le=1)
+    same_vector: float = Field(default=0.999, gt=0, le=1)
     """Entities at least this near to some vector of the corpus are left out of the table."""
 
 
