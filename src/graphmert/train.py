@@ -505,8 +505,10 @@ class _Run:
             )
         value = metrics[name]
         self._check_finite(f"metric {name}", value)
-        plateau = dataclasses.astuple(Plateau(*progress.plateau).after(value, self.config))
-        progress = self.progress = dataclasses.replace(progress, plateau=plateau)
+        factor, best, n_flat = progress.plateau
+        plateau = Plateau(factor, best, n_flat).after(value, self.config)
+        state = (plateau.factor, plateau.best, plateau.n_flat)
+        progress = self.progress = dataclasses.replace(progress, plateau=state)
         sign = 1 if self.config.best_mode == "max" else -1
         if progress.best_value is not None and sign * value <= sign * progress.best_value:
             self.progress = dataclasses.replace(progress, n_stale=progress.n_stale + 1)

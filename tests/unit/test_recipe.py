@@ -10,12 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphmert.config import build, load_toml, to_toml
 from graphmert.errors import ConfigError
-from graphmert.recipe import BucketSchedule, TrainConfig, bucket_schedule, learning_rate_at
+from graphmert.recipe import (
+    BucketSchedule,
+    Plateau,
+    TrainConfig,
+    bucket_schedule,
+    learning_rate_at,
+)
 from toy_training import toy_config
 
 
@@ -147,3 +154,43 @@ def test_sample_above_the_limit_is_named() -> None:
     assert "50 or more" in str(caught.value)
     with pytest.raises(ConfigError, match="at least one sample"):
         bucket_schedule([], batch_size=2, seed=0)
+
+
+# --- plateau --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateau_follows_pytorch(mode: str, patience: int) -> None:
+    """The same factor after every value as torch.optim.lr_scheduler.ReduceLROnPlateau."""
+    config = TrainConfig(
+        total_steps=1, eval_every=1, schedule="plateau", best_mode=mode,
+        plateau_patience=patience, warmup_steps=0, learning_rate=0.1, min_learning_rate=0.0,
+    )  # fmt: skip
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode=mode, factor=0.5, patience=patience
+    )
+    ours = Plateau()
+    rng = np.random.default_rng(patience)
+    seen = set()
+    for value in np.concatenate([np.linspace(1, 1.00005, 6), 1 + 0.01 * rng.normal(size=60)]):
+        theirs.step(value)
+        ours = ours.after(float(value), config)
+        rate = learning_rate_at(5, total_steps=9, config=config, factor=ours.factor)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        seen.add(rate)
+    assert len(seen) > 3
+
+
+def test_plateau_has_a_floor_and_a_warm_up() -> None:
+    config = TrainConfig(
+        total_steps=9, eval_every=1, schedule="plateau", warmup_steps=4, learning_rate=0.1,
+        min_learning_rate=0.03,
+    )  # fmt: skip
+    rates = [learning_rate_at(i, total_steps=9, config=config, factor=0.5) for i in range(6)]
+    assert rates == pytest.approx([0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05])
+    assert learning_rate_at(8, total_steps=9, config=config, factor=0.1) == pytest.approx(0.03)
+    with pytest.raises(ValueError, match="needs eval_every"):
+        TrainConfig(total_steps=9, schedule="plateau")
