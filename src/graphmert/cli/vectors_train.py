@@ -38,10 +38,16 @@ Precision = Annotated[str | None, typer.Option(help="bf16 or fp32.")]
 
 def train(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="amn, lstm, gru, transformer or lvm-768d.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="amn, lstm, gru, transformer, lvm-768d or lvm-leaves."
+        ),
     ],
     data: Data,
     out: Out,
+    links: Annotated[
+        Path | None, typer.Option(help="The LINKS folder of `vectors link`, for lvm-leaves.")
+    ] = None,
     size: Size = None,
     seed: Seed = None,
     epochs: Epochs = None,
@@ -58,6 +64,7 @@ def train(
     """
     with reporting(as_json):
         from graphmert.domains.vectors import VectorData
+        from graphmert.domains.vectors.links import Leaves
         from graphmert.domains.vectors.training import train_vectors
 
         dataset = VectorData.load(data)
@@ -65,11 +72,15 @@ def train(
             seed=seed, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
             precision=precision,
         )  # fmt: skip
+        leaves = None if links is None else Leaves.load(links, dataset.table())
+        if leaves is not None:
+            given.append(f"network.n_relations={len(leaves.relations)}")
         settings = _settings(model, dataset, size, config, [*given, *(overrides or ())])
         with _progress() as progress:
             run = train_vectors(
-                dataset, settings, out=out, size=size, name=model, progress=progress
-            )
+                dataset, settings, out=out, size=size, leaves=leaves, name=model,
+                progress=progress,
+            )  # fmt: skip
         summary = {
             "path": str(out),
             "n_parameters": run.manifest["n_parameters"],

@@ -16,6 +16,14 @@ from graphmert.forecast.forecaster import (
     parameter_report,
     settings_of,
 )
+from graphmert.forecast.leaves import (
+    LeafBatch,
+    LeafFeed,
+    LeafForecaster,
+    LeafSettings,
+    LeafSource,
+    known_tails,
+)
 from graphmert.forecast.networks import (
     AMNSettings,
     GRUSettings,
@@ -33,12 +41,18 @@ __all__ = [
     "GRUSettings",
     "LSTMSettings",
     "LVMSettings",
+    "LeafBatch",
+    "LeafFeed",
+    "LeafForecaster",
+    "LeafSettings",
+    "LeafSource",
     "NetworkSettings",
     "TransformerSettings",
     "WindowBatch",
     "WindowFeed",
     "WindowSource",
     "count_parameters",
+    "known_tails",
     "parameter_report",
     "settings_of",
 ]

@@ -15,6 +15,7 @@ unless `keep_checkpoints` is set.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -25,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import nn
@@ -33,7 +35,19 @@ from graphmert.checkpoint import load_checkpoint
 from graphmert.config import Settings, config_hash
 from graphmert.domains.vectors.data import VectorData, Windows
 from graphmert.errors import ConfigError, DataError
-from graphmert.forecast import FORECASTERS, Forecaster, LVMSettings, NetworkSettings, WindowFeed
+from graphmert.domains.vectors.links import Leaves
+from graphmert.forecast import (
+    FORECASTERS,
+    Forecaster,
+    LeafFeed,
+    LeafForecaster,
+    LeafSettings,
+    LVMSettings,
+    NetworkSettings,
+    WindowFeed,
+    known_tails,
+)
+from graphmert.forecast.leaves import FORMAT as LEAF_FORMAT
 from graphmert.presets import unknown_preset
 from graphmert.processes import is_main_process, world_size
 from graphmert.progress import Progress, Silent
@@ -44,12 +58,15 @@ from graphmert.train import TrainResult, train
 RUN_FORMAT = "graphmert-vector-run-1"
 PACKAGES = ("graphmert", "torch", "accelerate", "numpy")
 BEST_METRIC = "valid_loss/cosine"
+WITH_LEAVES = "lvm-leaves"
 
 
 class VectorTraining(Settings):
     """Say which network to train, and how."""
 
-    network: NetworkSettings = Field(description="The network.")
+    network: NetworkSettings | LeafSettings = Field(
+        discriminator="kind", description="The network."
+    )
     epochs: float = Field(gt=0, description="Passes over the training windows, at most.")
     batch_size: int = Field(
         default=32, ge=1, description="Windows per update and process; the update has all of them."
@@ -95,6 +112,14 @@ class VectorTraining(Settings):
             raise ValueError("min_learning_rate is above learning_rate")
         return self
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each objective; the cosine is reported only."""
+        found = {"mse": 1.0, "cosine": 0.0}
+        if isinstance(self.network, LeafSettings):
+            found["leaf"] = self.network.leaf_weight
+        return found
+
     def train_config(self, *, steps_per_epoch: int, n_processes: int) -> TrainConfig:
         """Return the settings of the training loop."""
         n_steps = max(1, -int(-self.epochs * steps_per_epoch // 1))
@@ -114,7 +139,7 @@ class VectorTraining(Settings):
             precision=self.precision,
             device=self.device,
             n_threads=self.n_threads,
-            weights={"mse": 1.0, "cosine": 0.0},
+            weights=self.weights,
             eval_every=min(steps_per_epoch, n_steps),
             best_metric=BEST_METRIC,
             best_mode="max",
@@ -130,15 +155,19 @@ def default_training(model: str, *, n_vectors: int) -> dict[str, Any]:
     """Return the settings of a preset as plain values: the recipe its source used, or close to it.
 
     The four small models: AdamW 5e-4, plateau, 20 epochs. GraphMERT-LVM: AdamW 1e-4 with warm-up
-    and cosine (the source had neither and diverged), 3, 25 or 12 epochs by size.
+    and cosine (the source had neither and diverged), 3, 25 or 12 epochs by size. With leaves:
+    AdamW 5e-4 with warm-up and cosine, 5 epochs; its network needs the number of relations.
 
     Raises:
         ConfigError: no such model.
     """
-    if model not in FORECASTERS:
-        raise unknown_preset(model, FORECASTERS)
-    network = FORECASTERS[model]
+    known: dict[str, Any] = {**FORECASTERS, WITH_LEAVES: LeafSettings()}
+    if model not in known:
+        raise unknown_preset(model, known)
+    network = known[model]
     values: dict[str, Any] = {"network": network.model_dump(mode="json"), "epochs": 20.0}
+    if isinstance(network, LeafSettings):
+        values |= {"epochs": 5.0, "schedule": "cosine", "warmup": 0.1}
     if isinstance(network, LVMSettings):
         values |= {
             "epochs": lvm_epochs(n_vectors),
@@ -207,6 +236,7 @@ def train_vectors(
     *,
     out: Path | str,
     size: int | None = None,
+    leaves: Leaves | None = None,
     name: str = "",
     progress: Progress | None = None,
 ) -> VectorRun:
@@ -220,6 +250,7 @@ def train_vectors(
         config: settings.
         out: the run directory.
         size: training vectors, all when None.
+        leaves: for a network with leaves.
         name: of the model in the manifest; the kind of the network when empty.
         progress: told the updates.
 
@@ -230,25 +261,17 @@ def train_vectors(
     out, progress = Path(out), progress or Silent()
     check_network(config.network, data)
     header = run_header(data, config, size=size, name=name or config.network.kind)
+    if leaves is not None:
+        header["data"]["fingerprints"]["links"] = leaves_fingerprint(leaves)
     if (out / "manifest.json").is_file():
         return _finished(out, header)
     windows = {part: data.windows(part, size=size) for part in ("train", "valid")}
-    n_processes = world_size()
-    feed = WindowFeed(
-        windows["train"],
-        batch_size=config.batch_size * n_processes,
-        n_processes=n_processes,
-        seed=config.seed,
+    feed, valid = make_feeds(windows, config, leaves)
+    settings = config.train_config(
+        steps_per_epoch=feed.steps_per_epoch, n_processes=world_size()
     )
-    valid = WindowFeed(
-        windows["valid"],
-        batch_size=config.eval_batch_size * n_processes,
-        n_processes=n_processes,
-        seed=0,
-    )
-    settings = config.train_config(steps_per_epoch=feed.steps_per_epoch, n_processes=n_processes)
     torch.manual_seed(config.seed)
-    model = Forecaster(config.network)
+    model = build_model(config.network)
     clock = EpochClock(feed.steps_per_epoch)
     model.on_step = clock.start_update
     alarm = CollapseAlarm(
@@ -279,6 +302,63 @@ def train_vectors(
     return run
 
 
+def build_model(network: NetworkSettings | LeafSettings) -> Forecaster | LeafForecaster:
+    """Return a model with random weights."""
+    return LeafForecaster(network) if isinstance(network, LeafSettings) else Forecaster(network)
+
+
+def load_model(folder: Path | str) -> Forecaster | LeafForecaster:
+    """Load the model of a run's folder `model` or `last`, with or without leaves.
+
+    Raises:
+        CheckpointError: the folder is damaged or holds another kind of model.
+    """
+    text = (Path(folder) / "config.json").read_text(encoding="utf-8")
+    is_leafy = f'"{LEAF_FORMAT}"' in text
+    return LeafForecaster.load(folder) if is_leafy else Forecaster.load(folder)
+
+
+def make_feeds(
+    windows: Mapping[str, Windows], config: VectorTraining, leaves: Leaves | None
+) -> tuple[WindowFeed | LeafFeed, WindowFeed | LeafFeed]:
+    """Return training and validation batches.
+
+    Raises:
+        ConfigError: a network with leaves without links, or with another number of relations.
+        DataError: there is no window.
+    """
+    n_processes, network = world_size(), config.network
+    sizes = {"train": config.batch_size, "valid": config.eval_batch_size}
+    seeds = {"train": config.seed, "valid": 0}
+    options = {
+        part: {
+            "batch_size": sizes[part] * n_processes,
+            "n_processes": n_processes,
+            "seed": seeds[part],
+        }
+        for part in sizes
+    }
+    if not isinstance(network, LeafSettings):
+        train_feed, valid_feed = (WindowFeed(windows[part], **options[part]) for part in sizes)
+        return train_feed, valid_feed
+    if leaves is None:
+        raise ConfigError("a network with leaves needs links", fix="Give --links LINKS.")
+    if network.n_relations != len(leaves.relations):
+        raise ConfigError(
+            "the network has another number of relations than the links",
+            where="network.n_relations",
+            got=network.n_relations,
+            expected=len(leaves.relations),
+        )
+    rows = np.unique(windows["train"].context_rows(slice(None)))
+    known = {"train": known_tails(leaves, rows), "valid": known_tails(leaves)}
+    train_feed, valid_feed = (
+        LeafFeed(windows[part], leaves, network, known=known[part], **options[part])
+        for part in sizes
+    )
+    return train_feed, valid_feed
+
+
 def check_network(network: Any, data: VectorData) -> None:
     """Refuse a network whose vectors have another size, or whose context another length.
 
@@ -302,6 +382,14 @@ def check_network(network: Any, data: VectorData) -> None:
             expected=f"{data.info['length']}, as in {data.path}",
             fix=f"Give --set network.length={data.info['length']}.",
         )
+
+
+def leaves_fingerprint(leaves: Leaves) -> str:
+    """Return the hash of all leaves and the entities' vectors."""
+    digest = hashlib.sha256("\n".join([*leaves.relations, *leaves.entity_ids]).encode())
+    for column in (leaves.entities, leaves.offsets, leaves.head, leaves.relation, leaves.tail):
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
 
 
 def run_header(
@@ -433,6 +521,8 @@ def epoch_history(log: Path, steps_per_epoch: int) -> list[dict[str, Any]]:
             total = sum(one["losses"][name] * one["n_samples"] for one in logged)
             row[f"train_{ours}"] = total / n_samples if n_samples else None
             row[f"val_{ours}"] = line["metrics"][f"valid_loss/{name}"]
+        if "valid_loss/leaf" in line["metrics"]:
+            row["val_leaf"] = line["metrics"]["valid_loss/leaf"]
         row["output_variance_ratio"] = line["metrics"].get("output_variance_ratio")
         history.append(row)
         logged = []
@@ -441,7 +531,7 @@ def epoch_history(log: Path, steps_per_epoch: int) -> list[dict[str, Any]]:
 
 def _describe(
     out: Path,
-    model: Forecaster,
+    model: Forecaster | LeafForecaster,
     result: TrainResult,
     header: dict[str, Any],
     clock: EpochClock,
@@ -486,7 +576,7 @@ def _is_linux() -> bool:
 
 
 def _write(
-    run: VectorRun, model: Forecaster, result: TrainResult, *, keep_checkpoints: bool
+    run: VectorRun, model: Forecaster | LeafForecaster, result: TrainResult, *, keep_checkpoints: bool
 ) -> None:
     """Write weights and files, the manifest last, and drop the checkpoints."""
     for folder, checkpoint in (("last", result.last), ("model", result.best)):
