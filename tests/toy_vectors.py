@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gru": {"width": 12, "n_layers": 2},
     "transformer": {"width": 12, "n_attn_heads": 2, "ffn_width": 16, "n_layers": 2},
     "lvm-768d": {"n_attn_heads": 2, "ffn_width": 24, "n_layers": 2},
+    "lvm-leaves": {"n_attn_heads": 2, "ffn_width": 24, "n_layers": 2, "width": 12},
 }
 """Changes that make each preset small."""
 
@@ -66,7 +67,7 @@ def write_dataset(
             "text": [f"text {i}" for i in range(len(ids))],
         }
     )
-    table = write_vectors(folder / "vectors", vectors, rows, {"model": "toy"})
+    table = write_vectors(folder / "vectors", [vectors], rows, {"model": "toy"})
     parts = ["train"] * (n_documents - 2) + ["valid", "test"]
     starts = [i * n_rows for i in range(n_documents)]
     split = pa.table(

@@ -181,7 +181,8 @@ def test_losses_are_the_mean_squared_error_and_the_cosine() -> None:
     raw = model(batch.contexts_BWC)
     (error, n), (cosine, m) = (model.loss(batch)[name] for name in ("mse", "cosine"))
     assert float(n) == float(m) == batch.n_samples == batch.counts()["mse"]
-    assert float(error / n) == pytest.approx(float(F.mse_loss(raw, batch.targets_BC)), rel=1e-6)
+    wanted = F.mse_loss(raw, batch.targets_BC)
+    assert (error / n).item() == pytest.approx(wanted.item(), rel=1e-6)
     wanted = F.cosine_similarity(raw, batch.targets_BC).mean()
     assert float(cosine / m) == pytest.approx(float(wanted), rel=1e-6)
     assert error.requires_grad

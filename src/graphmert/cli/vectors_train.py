@@ -130,6 +130,82 @@ def bench(
         _print(results if as_json else results | {"summary": text}, as_json)
 
 
+def sweep(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Preset that is varied.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the sweep; an earlier one goes on.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
+    size: Size = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws and of each training.")] = 0,
+    epochs: Epochs = None,
+    precision: Precision = None,
+    space: Annotated[
+        Path | None, typer.Option(help="TOML file of the search space, instead of the default.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search learning rate, batch, layers and width; --set fixes other settings of all trials."""
+    with reporting(as_json):
+        from graphmert.config import load_toml
+        from graphmert.domains.vectors import VectorData
+        from graphmert.domains.vectors.sweep import SweepSpace, run_sweep
+
+        dataset = VectorData.load(data)
+        given = _given(seed=seed, epochs=epochs, precision=precision)
+        base = _settings(model, dataset, size, None, [*given, *(overrides or ())])
+        with progress_shown() as progress:
+            found = run_sweep(
+                dataset,
+                model,
+                out=out,
+                space=SweepSpace() if space is None else load_toml(space, SweepSpace),
+                n_trials=trials,
+                size=size,
+                base=base.model_dump(mode="json"),
+                seed=seed,
+                progress=progress,
+            )
+        shown = {key: found[key] for key in ("model", "n_trials", "best")}
+        print_result(found if as_json else shown | {"path": str(out / "sweep.json")}, as_json)
+
+
+def score_leaves(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `train lvm-leaves`.")],
+    data: Data,
+    links: Annotated[Path, typer.Option(help="The LINKS folder of `vectors link`.")],
+    without: Annotated[
+        Path | None,
+        typer.Option(help="A run to compare the next vector with, trained without leaves."),
+    ] = None,
+    part: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Measure masked leaves and the next vector with and without them; writes RUN/leaves.json."""
+    with reporting(as_json):
+        from graphmert import shards
+        from graphmert.domains.vectors import VectorData
+        from graphmert.domains.vectors.links import Leaves
+        from graphmert.domains.vectors.training import load_model, read_run
+        from graphmert.evaluate.vector_leaves import evaluate_leaves
+        from graphmert.forecast import LeafForecaster
+
+        dataset = VectorData.load(data)
+        run = read_run(path)
+        with progress_shown() as progress:
+            found = evaluate_leaves(
+                LeafForecaster.load(path / "model"),
+                dataset,
+                Leaves.load(links, dataset.table()),
+                part=part,  # type: ignore[arg-type]
+                size=run.manifest["data"]["size"],
+                without=None if without is None else load_model(without / "model"),
+                progress=progress,
+            )
+        shards.atomic_write_json(path / "leaves.json", found)
+        print_result(found, as_json)
+
+
 def _settings(
     model: str, dataset: Any, size: int | None, config: Path | None, overrides: Sequence[str]
 ) -> VectorTraining:
@@ -191,5 +267,5 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the group of vectors."""
-    for command in (train, bench):
+    for command in (train, bench, sweep, score_leaves):
         app.command()(command)

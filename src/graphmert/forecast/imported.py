@@ -386,7 +386,7 @@ def _with_decay(
         found["core.encoder.p"] = p.reshape(1, 1, 1)
         return found, {}
     del found["core.encoder.p"]
-    return found, {"threshold": f"{p.tolist()} has no effect within a band of {BAND}"}
+    return found, {"threshold": f"{p.item():.4f} has no effect within a band of {BAND}"}
 
 
 def _fill(model: Forecaster, state: Mapping[str, Tensor], *, where: str) -> Forecaster:

@@ -34,8 +34,8 @@ from torch import nn
 from graphmert.checkpoint import load_checkpoint
 from graphmert.config import Settings, config_hash
 from graphmert.domains.vectors.data import VectorData, Windows
-from graphmert.errors import ConfigError, DataError
 from graphmert.domains.vectors.links import Leaves
+from graphmert.errors import ConfigError, DataError
 from graphmert.forecast import (
     FORECASTERS,
     Forecaster,
@@ -100,8 +100,11 @@ class VectorTraining(Settings):
     collapse_ratio: float = Field(
         default=1e-3,
         ge=0,
-        description="Stop when the variance of the outputs over validation windows falls below "
-        "this share of the targets' variance, after the warm-up; 0 never stops.",
+        description="Stop when the variance of the outputs over validation windows is below this "
+        "share of the targets' variance; 0 never stops.",
+    )
+    collapse_after: int = Field(
+        default=200, ge=0, description="No such stop before so many updates and the warm-up."
     )
     tracker: str = Field(default="none", description="none, tensorboard, wandb or another.")
     seed: int = Field(default=0, ge=0, description="Of weights, order and dropout.")
@@ -267,15 +270,15 @@ def train_vectors(
         return _finished(out, header)
     windows = {part: data.windows(part, size=size) for part in ("train", "valid")}
     feed, valid = make_feeds(windows, config, leaves)
-    settings = config.train_config(
-        steps_per_epoch=feed.steps_per_epoch, n_processes=world_size()
-    )
+    settings = config.train_config(steps_per_epoch=feed.steps_per_epoch, n_processes=world_size())
     torch.manual_seed(config.seed)
     model = build_model(config.network)
     clock = EpochClock(feed.steps_per_epoch)
     model.on_step = clock.start_update
     alarm = CollapseAlarm(
-        windows["valid"], ratio=config.collapse_ratio, after_step=settings.warmup_steps
+        windows["valid"],
+        ratio=config.collapse_ratio,
+        after_step=max(config.collapse_after, settings.warmup_steps),
     )
 
     def evaluate(network: nn.Module, step: int) -> dict[str, float]:
@@ -330,17 +333,17 @@ def make_feeds(
     n_processes, network = world_size(), config.network
     sizes = {"train": config.batch_size, "valid": config.eval_batch_size}
     seeds = {"train": config.seed, "valid": 0}
-    options = {
-        part: {
-            "batch_size": sizes[part] * n_processes,
-            "n_processes": n_processes,
-            "seed": seeds[part],
-        }
-        for part in sizes
-    }
     if not isinstance(network, LeafSettings):
-        train_feed, valid_feed = (WindowFeed(windows[part], **options[part]) for part in sizes)
-        return train_feed, valid_feed
+        plain = [
+            WindowFeed(
+                windows[part],
+                batch_size=size * n_processes,
+                n_processes=n_processes,
+                seed=seeds[part],
+            )
+            for part, size in sizes.items()
+        ]
+        return plain[0], plain[1]
     if leaves is None:
         raise ConfigError("a network with leaves needs links", fix="Give --links LINKS.")
     if network.n_relations != len(leaves.relations):
@@ -352,11 +355,19 @@ def make_feeds(
         )
     rows = np.unique(windows["train"].context_rows(slice(None)))
     known = {"train": known_tails(leaves, rows), "valid": known_tails(leaves)}
-    train_feed, valid_feed = (
-        LeafFeed(windows[part], leaves, network, known=known[part], **options[part])
-        for part in sizes
-    )
-    return train_feed, valid_feed
+    leafy = [
+        LeafFeed(
+            windows[part],
+            leaves,
+            network,
+            known=known[part],
+            batch_size=size * n_processes,
+            n_processes=n_processes,
+            seed=seeds[part],
+        )
+        for part, size in sizes.items()
+    ]
+    return leafy[0], leafy[1]
 
 
 def check_network(network: Any, data: VectorData) -> None:
@@ -576,7 +587,11 @@ def _is_linux() -> bool:
 
 
 def _write(
-    run: VectorRun, model: Forecaster | LeafForecaster, result: TrainResult, *, keep_checkpoints: bool
+    run: VectorRun,
+    model: Forecaster | LeafForecaster,
+    result: TrainResult,
+    *,
+    keep_checkpoints: bool,
 ) -> None:
     """Write weights and files, the manifest last, and drop the checkpoints."""
     for folder, checkpoint in (("last", result.last), ("model", result.best)):

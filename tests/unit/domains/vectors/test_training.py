@@ -155,6 +155,7 @@ def test_a_collapsed_run_stops_with_its_checkpoints(tmp_path: Path, data: Vector
         warmup=0.0,
         schedule="constant",
         clip_norm=None,
+        collapse_after=0,
     )
     with pytest.raises(DataError, match="collapsed to one vector"):
         train_vectors(data, config, out=tmp_path / "alarm")
