@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from graphmert.errors import CapabilityError, ConfigError
 from graphmert.recipe import TrainConfig
 
+# From malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, as large as glibc lets them be.
+_MALLOPT = {-3: 1 << 25, -1: (1 << 31) - 1, -2: 1 << 28}
+
 LossParts = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -30,6 +34,23 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Return whether this process writes and prints; true without a launcher."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, where the C library is glibc.
+
+    Each update frees and asks again for as much memory as all weights and gradients take. By
+    default that memory goes back to the system, and every page of it is cleared and mapped anew:
+    on CPUs a fifth of a training step of GraphMERT-LVM in bf16.
+
+    Returns:
+        Whether the C library took the settings.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another system or C library
+        return False
+    return all(mallopt(parameter, value) == 1 for parameter, value in _MALLOPT.items())
 
 
 def leave_group() -> None:

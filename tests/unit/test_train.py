@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -470,3 +471,13 @@ def test_process_group_that_cannot_start_says_what_to_set(tmp_path: Path) -> Non
     assert "CapabilityError" in messages
     assert "torchrun" in messages
     assert "MASTER_ADDR=not set" in messages
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    """In a process of its own: the setting stays for the life of a process."""
+    code = "from graphmert.processes import keep_freed_memory; print(keep_freed_memory())"
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(platform.libc_ver()[0] == "glibc")

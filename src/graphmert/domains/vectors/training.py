@@ -49,7 +49,7 @@ from graphmert.forecast import (
 )
 from graphmert.forecast.leaves import FORMAT as LEAF_FORMAT
 from graphmert.presets import unknown_preset
-from graphmert.processes import is_main_process, world_size
+from graphmert.processes import is_main_process, keep_freed_memory, world_size
 from graphmert.progress import Progress, Silent
 from graphmert.recipe import TrainConfig
 from graphmert.shards import atomic_write_json, sha256_file
@@ -271,6 +271,8 @@ def train_vectors(
     windows = {part: data.windows(part, size=size) for part in ("train", "valid")}
     feed, valid = make_feeds(windows, config, leaves)
     settings = config.train_config(steps_per_epoch=feed.steps_per_epoch, n_processes=world_size())
+    if config.device == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     model = build_model(config.network)
     clock = EpochClock(feed.steps_per_epoch)
