@@ -40,8 +40,8 @@ from graphmert.errors import DataError
 from graphmert.evaluate.bootstrap import Interval, clustered_interval
 from graphmert.progress import Progress, Silent
 
-Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Contexts (B, W, C) float32 to predictions (B, C)."""
+Predictor = Callable[..., NDArray[np.float32]]
+"""Contexts (B, W, C) float32 to predictions (B, C); with rows (B, W) int64 where asked for."""
 
 EVALUATION_FORMAT = "graphmert-vector-evaluation-1"
 CUTOFFS = (1, 5, 10)
@@ -82,6 +82,7 @@ def score_predictor(
     data: VectorData,
     part: Part = "test",
     *,
+    with_rows: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Scores:
@@ -93,6 +94,8 @@ def score_predictor(
         predictor: any callable (B, W, C) → (B, C).
         data: the data set.
         part: which part; the windows have the data set's length.
+        with_rows: call predictor(contexts, rows), rows of the vectors, for predictors that hang
+            leaves on them.
         seed: of the shuffled contexts.
         progress: told how many windows are done.
 
@@ -116,7 +119,7 @@ def score_predictor(
         doc_id = doc_ids[int(numbers[document])]
         for begin in range(first, last, _BLOCK):
             index = slice(begin, min(begin + _BLOCK, last))
-            values = _score_block(predictor, windows, index, orders[index])
+            values = _score_block(predictor, windows, index, orders[index], with_rows)
             predicted = values.pop("predicted")
             places = windows.starts[index] - int(starts[document])
             ranks = candidates.ranks(predicted, document, places, length)
@@ -139,17 +142,29 @@ def score_predictor(
 
 
 def _score_block(
-    predictor: Predictor, windows: Windows, index: slice, order_BW: NDArray[np.int64]
+    predictor: Predictor,
+    windows: Windows,
+    index: slice,
+    order_BW: NDArray[np.int64],
+    with_rows: bool,
 ) -> dict[str, Any]:
     """Return predictions and what is compared with the target, for one block of windows."""
     contexts, targets = windows.contexts(index), windows.targets(index)
-    predicted = _predict(predictor, contexts)
-    shuffled = contexts[np.arange(len(contexts))[:, None], order_BW]
+    rows_BW = windows.context_rows(index)
+    in_order = np.tile(np.arange(windows.length), (len(contexts), 1))
+
+    def predict(order: NDArray[np.int64]) -> NDArray[np.float32]:
+        moved = np.take_along_axis(contexts, order[:, :, None], axis=1)
+        if with_rows:
+            return _checked(predictor(moved, np.take_along_axis(rows_BW, order, axis=1)), moved)
+        return _checked(predictor(moved), moved)
+
+    predicted = predict(in_order)
     return {
         "predicted": predicted,
         "cosine": _cosine(predicted, targets),
-        "cosine_shuffled": _cosine(_predict(predictor, shuffled), targets),
-        "cosine_reversed": _cosine(_predict(predictor, contexts[:, ::-1]), targets),
+        "cosine_shuffled": _cosine(predict(order_BW), targets),
+        "cosine_reversed": _cosine(predict(in_order[:, ::-1]), targets),
         "squared_error": np.square(predicted - targets).mean(1),
     }
 
@@ -163,8 +178,8 @@ def _by_document(windows: Windows, numbers: NDArray[np.int64]) -> Iterator[tuple
         yield place[int(docs[first])], int(first), int(last)
 
 
-def _predict(predictor: Predictor, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
-    predicted = np.asarray(predictor(np.ascontiguousarray(contexts)), np.float32)
+def _checked(predicted: Any, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
+    predicted = np.asarray(predicted, np.float32)
     expected = (contexts.shape[0], contexts.shape[2])
     if predicted.shape != expected:
         raise DataError(
@@ -305,6 +320,7 @@ def evaluate_forecaster(
     facts: Mapping[str, Any],
     *,
     parts: Sequence[Part] = ("valid", "test"),
+    with_rows: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -316,6 +332,7 @@ def evaluate_forecaster(
         out: the folder of the run or baseline.
         facts: system, trained, n_parameters, size and seed of the predictor.
         parts: what to score.
+        with_rows: see `score_predictor`.
         seed: of shuffled contexts and resamples.
         progress: told how many windows are done.
 
@@ -325,7 +342,9 @@ def evaluate_forecaster(
     out = Path(out)
     found: dict[str, Any] = {}
     for part in parts:
-        scores = score_predictor(predictor, data, part, seed=seed, progress=progress)
+        scores = score_predictor(
+            predictor, data, part, with_rows=with_rows, seed=seed, progress=progress
+        )
         shards.write_table(out / f"samples-{part}.parquet", scores.samples)
         found[part] = summarise_scores(scores, fingerprint=data.fingerprint(part), seed=seed)
     evaluation = {

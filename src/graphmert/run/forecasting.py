@@ -1,0 +1,210 @@
+"""Open next-vector models and baselines, and evaluate them on a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphmert import shards
+from graphmert.domains.vectors.data import Part, VectorData
+from graphmert.errors import DataError, FormatError
+from graphmert.evaluate.forecast_baselines import BASELINES, ForecastBaseline, fit_baselines
+from graphmert.evaluate.forecasts import Predictor, evaluate_forecaster
+from graphmert.evaluate.latency import measure_latency
+from graphmert.progress import Progress
+
+_N_LATENCY_CONTEXTS = 128
+
+
+class OpenedPredictor:
+    """A predictor with what is known about it.
+
+    Attributes:
+        facts: system, trained, n_parameters, size and seed.
+        fingerprints: of the parts it was fitted with, where known.
+    """
+
+    def __init__(
+        self, predictor: Predictor, facts: dict[str, Any], fingerprints: dict[str, str]
+    ) -> None:
+        self._predictor = predictor
+        self.facts = facts
+        self.fingerprints = fingerprints
+
+    def __call__(self, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return predictions (B, C) of contexts (B, W, C)."""
+        return self._predictor(contexts)
+
+
+def open_predictor(path: Path | str) -> OpenedPredictor:
+    """Open a run of `vectors train`, or a folder of `vectors baselines`.
+
+    Raises:
+        FormatError: the folder is neither.
+    """
+    path = Path(path)
+    if (path / "baseline.json").is_file():
+        baseline = ForecastBaseline.load(path)
+        manifest = read_record(path / "manifest.json")
+        facts = {
+            "system": baseline.name,
+            "trained": False,
+            "n_parameters": baseline.n_parameters,
+            "size": manifest["data"]["size"],
+            "seed": None,
+        }
+        return OpenedPredictor(baseline, facts, manifest["data"]["fingerprints"])
+    if (path / "manifest.json").is_file() and (path / "model").is_dir():
+        return _open_run(path)
+    raise FormatError(
+        "neither a run of a next-vector model nor a baseline",
+        where=str(path),
+        expected="a folder of `vectors train` or one below that of `vectors baselines`",
+    )
+
+
+def _open_run(path: Path) -> OpenedPredictor:
+    import torch
+
+    from graphmert.domains.vectors.training import read_run
+    from graphmert.forecast import Forecaster
+
+    run = read_run(path)
+    model = Forecaster.load(path / "model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).eval()
+
+    def predict(contexts: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            raw = model(torch.from_numpy(contexts).to(device))
+        return raw.float().cpu().numpy()
+
+    facts = {
+        "system": run.manifest["model"],
+        "trained": True,
+        "n_parameters": run.manifest["n_parameters"],
+        "size": run.manifest["data"]["size"],
+        "seed": run.manifest["seed"],
+    }
+    return OpenedPredictor(predict, facts, run.manifest["data"]["fingerprints"])
+
+
+def evaluate_folder(
+    path: Path | str,
+    data: VectorData,
+    *,
+    parts: Sequence[Part] = ("valid", "test"),
+    latency: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a run or baseline folder and write evaluation.json, samples and latency.json into it.
+
+    Args:
+        path: the folder.
+        data: a data set with the same validation and test parts that it was fitted with.
+        parts: what to score.
+        latency: measure how long predictions take.
+        seed: of shuffled contexts and resamples.
+        progress: told how far it is.
+
+    Raises:
+        DataError: the data set has other validation or test documents than the run, which may
+            then have seen them in training.
+    """
+    path = Path(path)
+    opened = open_predictor(path)
+    for part in ("valid", "test"):
+        wanted = opened.fingerprints.get(part)
+        if wanted is not None and wanted != data.fingerprint(part):
+            raise DataError(
+                f"the {part} part of the data set is not that of the run",
+                where=f"{path} and {data.path}",
+                got=data.fingerprint(part),
+                expected=wanted,
+                fix="Evaluate with the data set that it was trained on, or one that extends it.",
+            )
+    facts = dict(opened.facts)
+    if facts["size"] is None:
+        facts["size"] = n_train_vectors(data)
+    evaluation = evaluate_forecaster(
+        opened, data, path, facts, parts=parts, seed=seed, progress=progress
+    )
+    if latency:
+        windows = data.windows("test", length=int(data.info["length"]))
+        contexts = windows.contexts(slice(0, _N_LATENCY_CONTEXTS))
+        shards.atomic_write_json(path / "latency.json", measure_latency(opened, contexts))
+    return evaluation
+
+
+def n_train_vectors(data: VectorData) -> int:
+    """Return the number of vectors of the whole training part."""
+    _, starts, ends = data.documents("train")
+    return int((ends - starts).sum())
+
+
+def run_baselines(
+    data: VectorData,
+    out: Path | str,
+    *,
+    size: int | None = None,
+    names: Sequence[str] = BASELINES,
+    latency: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Fit baselines on the training part, score each, and write a folder for each.
+
+    Args:
+        data: the data set.
+        out: folder over the baselines' folders.
+        size: vectors of the training part, all when None.
+        names: which baselines.
+        latency: measure how long predictions take.
+        seed: of shuffled contexts and resamples.
+        progress: told how far it is.
+
+    Returns:
+        The content of each evaluation.json.
+    """
+    out = Path(out)
+    length = int(data.info["length"])
+    train = data.windows("train", size=size, length=length)
+    valid = data.windows("valid", length=length)
+    fitted = fit_baselines(train, valid, names=names, progress=progress)
+    parts: tuple[Part, ...] = ("train", "valid", "test")
+    header = {
+        "format": "graphmert-vector-baseline-1",
+        "data": {
+            "path": str(data.path),
+            "size": n_train_vectors(data) if size is None else size,
+            "vectors_sha256": data.info["vectors"]["sha256"],
+            "fingerprints": {part: data.fingerprint(part, size) for part in parts},
+        },
+        "n_windows": {"train": len(train), "valid": len(valid)},
+    }
+    found = []
+    for name, baseline in fitted.items():
+        folder = out / name.replace(" ", "-")
+        baseline.save(folder)
+        manifest = header | {"model": name, "n_parameters": baseline.n_parameters}
+        shards.atomic_write_json(folder / "manifest.json", manifest)
+        found.append(evaluate_folder(folder, data, latency=latency, seed=seed, progress=progress))
+    return found
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run or baseline folder.
+
+    Raises:
+        FormatError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise FormatError("file is missing or damaged", where=str(path), got=error) from error
