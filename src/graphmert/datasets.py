@@ -317,6 +317,24 @@ def fetch(name: str, *, root: Path | str | None = None, download: Downloader | N
     return folder
 
 
+def require(name: str) -> Path:
+    """Return the folder of a data set that was fetched before.
+
+    Raises:
+        ConfigError: the name is not known.
+        CapabilityError: the data are not there, or damaged; nothing is fetched.
+    """
+    folder = default_root() / name
+    if not is_fetched(find_dataset(name)):
+        raise CapabilityError(
+            "a data set is not on this machine, or damaged",
+            where=f"dataset:{name}",
+            expected=str(folder),
+            fix=f"Run: graphmert data fetch {name}",
+        )
+    return folder
+
+
 def find_dataset(name: str) -> Dataset:
     """Return the data set of a name.
 

@@ -186,7 +186,7 @@ def _opened_dump(path: Path) -> IO[bytes]:
 def _debian(path: Path, name: str) -> Iterator[_Text]:
     """Yield the HTML pages of a Debian package, in the order of their paths."""
     pages: dict[str, bytes] = {}
-    prefix = name.split("_")[0].removesuffix(".deb")
+    prefix = path.name.split("_")[0].removesuffix(".deb")
     try:
         with tarfile.open(fileobj=io.BytesIO(_ar_member(path, "data.tar")), mode="r:*") as archive:
             for member in archive:

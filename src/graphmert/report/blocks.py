@@ -81,10 +81,12 @@ class IntervalRow:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Scores of several systems side by side."""
+    """Scores of several systems side by side, on an axis from `low` to `high`."""
 
     title: str
     rows: tuple[IntervalRow, ...]
+    low: float = 0.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class LossPanel:
-    """The curves of one objective."""
+    """The curves of one objective; the vertical axis begins at `low`."""
 
     title: str
     curves: tuple[Curve, ...]
+    x_label: str = "updates"
+    low: float = 0.0
 
 
 @dataclass(frozen=True)

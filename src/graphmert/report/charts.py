@@ -15,20 +15,25 @@ _MAX_POINTS = 300
 
 
 def intervals_chart(block: Intervals) -> str:
-    """Return a dot with a whisker per system, on an axis from 0 to 1."""
+    """Return a dot with a whisker per system, on the block's axis."""
     left, right, row_height, top = 190, 64, 26, 8
     width = 720
     inner = width - left - right
     bottom = top + row_height * len(block.rows)
+    span = block.high - block.low
     parts = []
     for tick in (0, 0.2, 0.4, 0.6, 0.8, 1.0):
         x = left + inner * tick
+        label = block.low + span * tick
         parts.append(_line(x, top, x, bottom, _GRID))
-        parts.append(_text(x, bottom + 16, f"{tick:.1f}", anchor="middle", colour=_SOFT))
+        digits = 1 if span == 1 else 3
+        parts.append(_text(x, bottom + 16, f"{label:.{digits}f}", anchor="middle", colour=_SOFT))
     for index, row in enumerate(block.rows):
         y = top + row_height * (index + 0.5)
         colour = COLOURS[row.kind]
-        low, value, high = (left + inner * _clip(v) for v in (row.low, row.value, row.high))
+        low, value, high = (
+            left + inner * _clip((v - block.low) / span) for v in (row.low, row.value, row.high)
+        )
         weight = "600" if row.kind == "main" else "400"
         parts.append(_text(left - 12, y + 4, row.label, anchor="end", weight=weight))
         parts.append(_line(low, y, high, y, colour, 3))
@@ -44,13 +49,13 @@ def loss_chart(panel: LossPanel) -> str:
     xs = [x for _, points in curves for x, _ in points]
     ys = [y for _, points in curves for _, y in points]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
-    ticks = _ticks(0.0, max(max(ys), 1e-9))
-    y_high = ticks[-1]
+    ticks = _ticks(panel.low, max(max(ys), panel.low + 1e-9))
+    y_low, y_high = ticks[0], ticks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
             left + (x - x_low) / (x_high - x_low) * (width - left - right),
-            height - bottom - y / y_high * (height - top - bottom),
+            height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom),
         )
 
     parts = []
@@ -59,9 +64,11 @@ def loss_chart(panel: LossPanel) -> str:
         parts.append(_line(left, y, width - right, y, _GRID))
         parts.append(_text(left - 6, y + 4, f"{tick:g}", anchor="end", colour=_SOFT))
     for x, anchor in ((x_low, "start"), (x_high, "end")):
-        parts.append(_text(place(x, 0)[0], height - 8, f"{x:,.0f}", anchor=anchor, colour=_SOFT))
+        parts.append(
+            _text(place(x, y_low)[0], height - 8, f"{x:,.0f}", anchor=anchor, colour=_SOFT)
+        )
     middle = (left + width - right) / 2
-    parts.append(_text(middle, height - 8, "updates", anchor="middle", colour=_SOFT))
+    parts.append(_text(middle, height - 8, panel.x_label, anchor="middle", colour=_SOFT))
     for index, (name, points) in enumerate(curves):
         colour = _CURVE_COLOURS[index % len(_CURVE_COLOURS)]
         path = " ".join(f"{_n(x)},{_n(y)}" for x, y in (place(*point) for point in points))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphmert import shards
-from graphmert.domains.vectors.data import Part, VectorData
-from graphmert.errors import DataError, FormatError
+from graphmert.domains.vectors.data import (
+    CONTEXT_LENGTH,
+    Part,
+    VectorData,
+    VectorTable,
+    open_vectors,
+)
+from graphmert.domains.vectors.rollout import NearestTexts, roll_out
+from graphmert.errors import ConfigError, DataError, FormatError, ProvenanceError
 from graphmert.evaluate.forecast_baselines import BASELINES, ForecastBaseline, fit_baselines
 from graphmert.evaluate.forecasts import Predictor, evaluate_forecaster
 from graphmert.evaluate.latency import measure_latency
@@ -129,9 +137,7 @@ def evaluate_folder(
                 expected=wanted,
                 fix="Evaluate with the data set that it was trained on, or one that extends it.",
             )
-    facts = dict(opened.facts)
-    if facts["size"] is None:
-        facts["size"] = n_train_vectors(data)
+    facts = opened.facts | {"size": _train_size(opened, data, path)}
     evaluation = evaluate_forecaster(
         opened, data, path, facts, parts=parts, seed=seed, progress=progress
     )
@@ -140,6 +146,23 @@ def evaluate_folder(
         contexts = windows.contexts(slice(0, _N_LATENCY_CONTEXTS))
         shards.atomic_write_json(path / "latency.json", measure_latency(opened, contexts))
     return evaluation
+
+
+def _train_size(opened: OpenedPredictor, data: VectorData, path: Path) -> int:
+    """Return the training vectors of a run; one trained on everything is found by its hash."""
+    if opened.facts["size"] is not None:
+        return int(opened.facts["size"])
+    trained_on = opened.fingerprints.get("train")
+    for name, fingerprint in data.info["fingerprints"]["train"].items():
+        if fingerprint == trained_on:
+            return int(data.info["parts"][f"train/{name}"]["n_vectors"])
+    raise DataError(
+        "it is not known how many vectors the run was trained on",
+        where=f"{path} and {data.path}",
+        got=f"training part {trained_on}",
+        expected="a named size of the data set",
+        fix="Evaluate with the data set that it was trained on.",
+    )
 
 
 def n_train_vectors(data: VectorData) -> int:
@@ -208,3 +231,101 @@ def read_record(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         raise FormatError("file is missing or damaged", where=str(path), got=error) from error
+
+
+def predict_texts(
+    model: Path | str,
+    vectors: Path | str,
+    *,
+    row: int | None = None,
+    texts: Sequence[str] = (),
+    embedder: str | None = None,
+    n_steps: int = 1,
+    n_nearest: int = 5,
+    length: int = CONTEXT_LENGTH,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Predict what follows a context, and the texts nearest to each prediction.
+
+    Args:
+        model: a run or a baseline.
+        vectors: the VECTORS folder that texts are looked up in.
+        row: first row of the context in it; or
+        texts: the sentences of the context, embedded with
+        embedder: the model that VECTORS was embedded with.
+        n_steps: vectors to predict, each from what is known or predicted before it.
+        n_nearest: texts for each; those of the context are not offered.
+        length: vectors of the context.
+        out: npy file for the predicted vectors.
+
+    Raises:
+        ConfigError: neither or both of row and texts, too few texts, or a row near the end of a
+            document.
+        ProvenanceError: the embedder is not the model of VECTORS.
+    """
+    table = open_vectors(vectors)
+    if (row is None) == (not texts):
+        raise ConfigError(
+            "the context must come from one place", where="--row or --text", expected="one of them"
+        )
+    if row is not None:
+        rows = list(range(row, row + length))
+        context = _context_of_rows(table, rows)
+    else:
+        rows = []
+        context = _context_of_texts(table, texts, embedder, length)
+    predicted = roll_out(open_predictor(model), context, n_steps=n_steps)
+    if out is not None:
+        with shards.atomic_path(out) as temporary, temporary.open("wb") as stream:
+            np.save(stream, predicted, allow_pickle=False)
+    decoded = NearestTexts(table, k=n_nearest, exclude=rows).decode(predicted)
+    shown = table.rows(["text"])["text"].take(rows).to_pylist() if rows else list(texts)[-length:]
+    return {
+        "context": shown,
+        "steps": [
+            {"step": step, "nearest": [asdict(one) for one in found]}
+            for step, found in enumerate(decoded, start=1)
+        ],
+    }
+
+
+def _context_of_rows(table: VectorTable, rows: list[int]) -> NDArray[np.float32]:
+    docs = table.rows(["doc_id"])["doc_id"]
+    if rows[-1] >= table.n_vectors or len(set(docs.take(rows).to_pylist())) > 1:
+        raise ConfigError(
+            "the context crosses the end of a document",
+            where="--row",
+            got=f"rows {rows[0]} to {rows[-1]}",
+            expected="rows of one document",
+        )
+    return np.asarray(table.vectors[rows])
+
+
+def _context_of_texts(
+    table: VectorTable, texts: Sequence[str], embedder: str | None, length: int
+) -> NDArray[np.float32]:
+    if len(texts) < length:
+        raise ConfigError(
+            "too few sentences for a context", where="--text", got=len(texts), expected=length
+        )
+    if embedder is None:
+        raise ConfigError(
+            "sentences need the model that embeds them", where="--embedder", fix="Name it."
+        )
+    from graphmert.domains.vectors.sentence_model import (
+        SentenceModel,
+        find_model,
+        model_sha256,
+    )
+
+    folder = find_model(embedder)
+    if model_sha256(folder) != table.manifest.get("model_sha256"):
+        raise ProvenanceError(
+            "the vectors were embedded with another model",
+            where=str(folder),
+            got=folder.name,
+            expected=table.manifest.get("model"),
+        )
+    precision = str(table.manifest["settings"]["precision"])
+    vectors, _ = SentenceModel(folder, precision=precision).encode(list(texts)[-length:])
+    return vectors

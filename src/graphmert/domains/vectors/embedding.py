@@ -44,7 +44,7 @@ class EmbedSettings(Settings):
     """Numbers of the model's body; what is stored is float32."""
     max_tokens: int | None = Field(default=None, ge=4)
     """Sentences are cut after so many tokens; None is the model's own number."""
-    min_words: int = Field(default=3, ge=0)
+    min_words: int = Field(default=5, ge=0)
     """Sentences with fewer words are left out."""
     deduplicate: bool = True
     """Keep only the first of equal sentences, over all documents."""

@@ -22,6 +22,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
 from graphmert import datasets
 from graphmert.errors import CapabilityError, FormatError
@@ -52,15 +57,7 @@ def find_model(path_or_id: str | Path) -> Path:
     """
     text = str(path_or_id)
     if text.startswith(DATASET):
-        name = text.removeprefix(DATASET)
-        folder = datasets.default_root() / name
-        if not datasets.is_fetched(datasets.find_dataset(name)):
-            raise CapabilityError(
-                "a data set is not on this machine, or damaged",
-                where=text,
-                expected=str(folder),
-                fix=f"Run: graphmert data fetch {name}",
-            )
+        folder = datasets.require(text.removeprefix(DATASET))
     elif Path(text).is_dir():
         folder = Path(text)
     else:
@@ -228,6 +225,8 @@ def _pool(states_BSD: Tensor, mask_BS: Tensor, poolings: Sequence[str]) -> Tenso
 
 
 def _load_body(folder: Path, dtype: torch.dtype) -> nn.Module:
+    was_shown = is_progress_bar_enabled()
+    disable_progress_bar()  # ours is the one that counts
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         loader: Any = T5EncoderModel if config.model_type == "t5" else AutoModel
@@ -241,6 +240,9 @@ def _load_body(folder: Path, dtype: torch.dtype) -> nn.Module:
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             expected="config.json and weights of an encoder that transformers knows",
         ) from error
+    finally:
+        if was_shown:
+            enable_progress_bar()
     return model.eval().requires_grad_(False)
 
 
