@@ -187,7 +187,7 @@ def open_matrix(path: Path) -> NDArray[np.float32]:
 
 def write_vectors(
     path: Path | str,
-    blocks: Iterable[NDArray[np.float32]],
+    blocks: NDArray[np.float32] | Iterable[NDArray[np.float32]],
     rows: pa.Table,
     manifest: Mapping[str, Any],
 ) -> VectorTable:
@@ -195,7 +195,8 @@ def write_vectors(
 
     Args:
         path: the folder.
-        blocks: float32 arrays (_, C), the vectors in order; one block is in memory at a time.
+        blocks: float32 (N, C), or such arrays one after another, of which one is in memory at a
+            time.
         rows: columns doc_id, position, text, one row a vector.
         manifest: further keys, such as the model.
 
@@ -203,6 +204,8 @@ def write_vectors(
         DataError: rows and vectors differ in number, or blocks in the number of channels.
     """
     path = Path(path)
+    if isinstance(blocks, np.ndarray):
+        blocks = [blocks]
     (path / "manifest.json").unlink(missing_ok=True)
     numbers = pa.array(np.arange(rows.num_rows, dtype=np.int64))
     columns = [numbers, *(rows[name] for name in ROWS_SCHEMA.names[1:])]

@@ -91,10 +91,11 @@ def check_vectors(
         joined = np.concatenate([before, unit])
         first = start - len(before)
         for index, lag in enumerate(lags.tolist()):
-            low = max(start - lag, first) - first
-            left, right = joined[low : len(joined) - lag], joined[low + lag :]
-            rows = np.arange(first + low, first + low + len(left))
-            same = doc_of_row[rows] == doc_of_row[rows + lag]
+            begin = max(start - first, lag)  # pairs whose second row is new
+            right = joined[begin:]
+            left = joined[begin - lag : begin - lag + len(right)]
+            rows = first + begin + np.arange(len(right))
+            same = doc_of_row[rows] == doc_of_row[rows - lag]
             sums[index] += float(np.einsum("nc,nc->n", left, right)[same].sum())
             counts[index] += int(same.sum())
         before = joined[-settings.max_lag :]
