@@ -219,9 +219,11 @@ def _ar_member(path: Path, start: str) -> bytes:
         if header[58:60] != b"`\n" or not size.isdigit():
             break
         if header[:16].decode("ascii", "replace").startswith(start):
+            if len(data) < place + 60 + int(size):
+                break
             return data[place + 60 : place + 60 + int(size)]
         place += 60 + int(size) + int(size) % 2
-    raise FormatError("package is broken", where=str(path), expected=f"a member {start}")
+    raise FormatError("package is broken", where=str(path), expected=f"a whole member {start}")
 
 
 def _bytes_of(path: Path) -> bytes:
