@@ -70,39 +70,8 @@ def sentence_model(
     """Write a sentence-transformers folder with random weights of width 32."""
     torch.manual_seed(7)
     folder.mkdir(parents=True)
-    special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
-    vocabulary = {word: i for i, word in enumerate([*special, *WORDS, ".", ","])}
-    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-    ).save_pretrained(str(folder))
-    size: dict[str, Any] = {"vocab_size": len(vocabulary), "pad_token_id": 0}
-    wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    wide |= {"intermediate_size": 48, "max_position_embeddings": 64}
-    if family == "t5":
-        config = T5Config(
-            d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2,
-            decoder_start_token_id=0, **size,
-        )  # fmt: skip
-        body: Any = T5EncoderModel(config)
-    else:
-        classes: dict[str, Any] = {
-            "bert": (BertConfig, BertModel),
-            "roberta": (RobertaConfig, RobertaModel),
-            "mpnet": (MPNetConfig, MPNetModel),
-        }
-        config_class, model_class = classes[family]
-        body = model_class(config_class(**size, **wide))
-    body.save_pretrained(str(folder), safe_serialization=True)
+    n_words = _write_tokenizer(folder)
+    _body(family, n_words).save_pretrained(str(folder))
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     mode = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}[pooling]
     other = {"pooling_mode_mean_tokens", "pooling_mode_cls_token"} - {mode}
@@ -128,6 +97,44 @@ def sentence_model(
     )
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32})
     return folder
+
+
+def _write_tokenizer(folder: Path) -> int:
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS, ".", ","])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    ).save_pretrained(str(folder))
+    return len(vocabulary)
+
+
+def _body(family: str, n_words: int) -> Any:
+    size: dict[str, Any] = {"vocab_size": n_words, "pad_token_id": 0}
+    wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    wide |= {"intermediate_size": 48, "max_position_embeddings": 64}
+    if family == "t5":
+        config = T5Config(
+            d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2,
+            decoder_start_token_id=0, **size,
+        )  # fmt: skip
+        return T5EncoderModel(config)
+    classes: dict[str, Any] = {
+        "bert": (BertConfig, BertModel),
+        "roberta": (RobertaConfig, RobertaModel),
+        "mpnet": (MPNetConfig, MPNetModel),
+    }
+    config_class, model_class = classes[family]
+    return model_class(config_class(**size, **wide))
 
 
 def write_json(path: Path, value: Any) -> None:

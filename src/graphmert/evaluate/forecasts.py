@@ -129,16 +129,23 @@ def score_predictor(
             parts.append(pa.Table.from_arrays(arrays, schema=SAMPLES_SCHEMA))
             progress.update(index.stop)
     progress.end()
-    n_own = dict(zip(numbers.tolist(), (ends - starts).tolist(), strict=True))
-    sizes = {
-        "global": np.full(len(windows), candidates.n_all) - length,
-        "document": np.array([n_own[one] for one in windows.doc.tolist()]) - length,
-    }
+    sizes = _pool_sizes(windows, numbers, ends - starts)
     return Scores(
         samples=pa.concat_tables(parts).combine_chunks(),
         n_candidates={scope: float(one.mean()) for scope, one in sizes.items()},
         chance={scope: _chance(one) for scope, one in sizes.items()},
     )
+
+
+def _pool_sizes(
+    windows: Windows, numbers: NDArray[np.int64], n_rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.int64]]:
+    """Return how many candidates each window has, by scope."""
+    n_own = dict(zip(numbers.tolist(), n_rows.tolist(), strict=True))
+    return {
+        "global": np.full(len(windows), int(n_rows.sum())) - windows.length,
+        "document": np.array([n_own[one] for one in windows.doc.tolist()]) - windows.length,
+    }
 
 
 def _score_block(

@@ -69,68 +69,86 @@ def check_vectors(
         )
     progress = progress or Silent()
     progress.begin("check", total=len(vectors), unit="vectors")
-    doc_of_row = np.repeat(np.arange(len(starts)), ends - starts)
-    lags = np.arange(1, settings.max_lag + 1)
-    sums, counts = np.zeros(len(lags)), np.zeros(len(lags), np.int64)
-    seen: set[bytes] = set()
-    n_duplicates = 0
-    norms: list[NDArray[np.float64]] = []
-    total_C = np.zeros(vectors.shape[1])
-    before = np.empty((0, vectors.shape[1]), np.float32)
+    measures = _Measures(vectors.shape[1], starts, ends, settings.max_lag)
     for start in range(0, len(vectors), _BLOCK):
         block = np.asarray(vectors[start : start + _BLOCK])
         norm = np.linalg.norm(block.astype(np.float64), axis=1)
         _refuse(block, norm, start, settings, where)
-        norms.append(norm)
+        measures.add(block, norm, start)
+        progress.update(min(start + _BLOCK, len(vectors)))
+    progress.end()
+    if measures.n_duplicates > settings.max_duplicate_share * len(vectors):
+        raise DataError(
+            "too many vectors are repeated",
+            where=where,
+            got=f"{measures.n_duplicates} of {len(vectors)} equal an earlier one",
+            expected=f"a share of at most {settings.max_duplicate_share:g}",
+            fix="Embed with deduplication, or raise gate.max_duplicate_share.",
+        )
+    return measures.describe()
+
+
+class _Measures:
+    """Everything that is measured while the vectors go by, block by block."""
+
+    def __init__(
+        self, dim: int, starts: NDArray[np.int64], ends: NDArray[np.int64], max_lag: int
+    ) -> None:
+        self.n_duplicates = 0
+        self._n_documents = len(starts)
+        self._doc_of_row = np.repeat(np.arange(len(starts)), ends - starts)
+        self._lags = list(range(1, max_lag + 1))
+        self._sums, self._counts = [0.0] * max_lag, [0] * max_lag
+        self._seen: set[bytes] = set()
+        self._norms: list[NDArray[np.float64]] = []
+        self._total_C = np.zeros(dim)
+        self._before = np.empty((0, dim), np.float32)
+
+    def add(self, block: NDArray[np.float32], norm: NDArray[np.float64], start: int) -> None:
+        """Add the next rows, the first of which is row `start`."""
+        self._norms.append(norm)
         for row in block:
             digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            n_duplicates += digest in seen
-            seen.add(digest)
+            self.n_duplicates += digest in self._seen
+            self._seen.add(digest)
         unit = (block / norm[:, None]).astype(np.float32)
-        total_C += unit.sum(0, dtype=np.float64)
-        joined = np.concatenate([before, unit])
-        first = start - len(before)
-        for index, lag in enumerate(lags.tolist()):
+        self._total_C += unit.sum(0, dtype=np.float64)
+        joined = np.concatenate([self._before, unit])
+        first = start - len(self._before)
+        for index, lag in enumerate(self._lags):
             begin = max(start - first, lag)  # pairs whose second row is new
             right = joined[begin:]
             left = joined[begin - lag : begin - lag + len(right)]
             rows = first + begin + np.arange(len(right))
-            same = doc_of_row[rows] == doc_of_row[rows - lag]
-            sums[index] += float(np.einsum("nc,nc->n", left, right)[same].sum())
-            counts[index] += int(same.sum())
-        before = joined[-settings.max_lag :]
-        progress.update(min(start + _BLOCK, len(vectors)))
-    progress.end()
-    share = n_duplicates / len(vectors)
-    if share > settings.max_duplicate_share:
-        raise DataError(
-            "too many vectors are repeated",
-            where=where,
-            got=f"{n_duplicates} of {len(vectors)} equal an earlier one",
-            expected=f"a share of at most {settings.max_duplicate_share:g}",
-            fix="Embed with deduplication, or raise gate.max_duplicate_share.",
-        )
-    n = len(vectors)
-    random = float((total_C @ total_C - n) / (n * (n - 1))) if n > 1 else 0.0
-    all_norms = np.concatenate(norms)
-    means = [float(s / c) if c else None for s, c in zip(sums, counts, strict=True)]
-    return {
-        "n_vectors": n,
-        "n_documents": len(starts),
-        "n_boundaries": max(len(starts) - 1, 0),
-        "norm": {
-            "least": round(float(all_norms.min()), 6),
-            "mean": round(float(all_norms.mean()), 6),
-            "largest": round(float(all_norms.max()), 6),
-        },
-        "n_duplicates": n_duplicates,
-        "lag_similarity": {
-            str(lag): None if mean is None else round(mean, 6)
-            for lag, mean in zip(lags.tolist(), means, strict=True)
-        },
-        "random_similarity": round(random, 6),
-        "warnings": _warnings(means, random, n_duplicates),
-    }
+            same = self._doc_of_row[rows] == self._doc_of_row[rows - lag]
+            self._sums[index] += float(np.einsum("nc,nc->n", left, right)[same].sum())
+            self._counts[index] += int(same.sum())
+        self._before = joined[-self._lags[-1] :]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was found."""
+        n = len(self._doc_of_row)
+        random = float((self._total_C @ self._total_C - n) / (n * (n - 1))) if n > 1 else 0.0
+        norms = np.concatenate(self._norms)
+        pairs = zip(self._sums, self._counts, strict=True)
+        means = [total / count if count else None for total, count in pairs]
+        return {
+            "n_vectors": n,
+            "n_documents": self._n_documents,
+            "n_boundaries": max(self._n_documents - 1, 0),
+            "norm": {
+                "least": round(float(norms.min()), 6),
+                "mean": round(float(norms.mean()), 6),
+                "largest": round(float(norms.max()), 6),
+            },
+            "n_duplicates": self.n_duplicates,
+            "lag_similarity": {
+                str(lag): None if mean is None else round(mean, 6)
+                for lag, mean in zip(self._lags, means, strict=True)
+            },
+            "random_similarity": round(random, 6),
+            "warnings": _warnings(means, random, self.n_duplicates),
+        }
 
 
 def _refuse(

@@ -321,43 +321,66 @@ def choose_leaves(
     on every row that it matches; so no row depends on a later one.
     Checked by: tests/unit/domains/vectors/test_links.py
     """
-    of_head: dict[int, list[tuple[int, int]]] = {}
-    n_bad = 0
-    for head, relation, tail in sorted(set(triples)):
-        if linked.usable[head] and not linked.usable[tail]:
-            n_bad += 1
-        elif linked.usable[head]:
-            of_head.setdefault(head, []).append((relation, tail))
     ledger = Ledger("leaves")
-    ledger.offered(n_bad)
-    ledger.leave_out("tail is a vector of the corpus", n_bad)
+    of_head = _by_head(triples, linked.usable, ledger)
     first = set(np.asarray(doc_starts).tolist())
     used: dict[int, int] = {}
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("row", "entity", "relation_number", "tail", "score", "rank")
+    kinds: dict[str, Any] = {
+        "row": np.int64,
+        "entity": np.int32,
+        "relation_number": np.int32,
+        "tail": np.int32,
+        "score": np.float32,
+        "rank": np.int32,
     }
+    columns: dict[str, list[float]] = {name: [] for name in kinds}
     for row, (entities, scores) in enumerate(zip(linked.entity, linked.score, strict=True)):
         if row in first:
             used = {}
-        candidates = [
-            (float(score), head, relation, tail)
-            for head, score in zip(entities.tolist(), scores.tolist(), strict=True)
-            for relation, tail in of_head.get(head, ())
-        ]
+        candidates = _candidates(entities, scores, of_head)
         chosen = _rank(candidates, used, settings)
+        n_distinct = len({one[2:] for one in candidates})
         ledger.offered(len(candidates))
         ledger.keep(len(chosen))
+        ledger.leave_out("leaf of a nearer entity too", len(candidates) - n_distinct)
         ledger.leave_out(
-            f"more than {settings.max_leaves} leaves on a row", len(candidates) - len(chosen)
+            f"more than {settings.max_leaves} leaves on a row", n_distinct - len(chosen)
         )
         for rank, (score, head, relation, tail) in enumerate(chosen):
             used[relation] = used.get(relation, 0) + 1
             values = (row, head, relation, tail, score, rank)
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
-    kinds = {"row": np.int64, "score": np.float32}
-    arrays = {name: np.array(column, kinds.get(name, np.int32)) for name, column in columns.items()}
+    arrays = {name: np.array(column, kinds[name]) for name, column in columns.items()}
     return arrays, ledger.check()
+
+
+def _candidates(
+    entities: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    of_head: Mapping[int, list[tuple[int, int]]],
+) -> list[tuple[float, int, int, int]]:
+    return [
+        (float(score), head, relation, tail)
+        for head, score in zip(entities.tolist(), scores.tolist(), strict=True)
+        for relation, tail in of_head.get(head, ())
+    ]
+
+
+def _by_head(
+    triples: Sequence[tuple[int, int, int]], usable: NDArray[np.bool_], ledger: Ledger
+) -> dict[int, list[tuple[int, int]]]:
+    """Return (relation, tail) by head, without entities that are vectors of the corpus."""
+    of_head: dict[int, list[tuple[int, int]]] = {}
+    n_bad = 0
+    for head, relation, tail in sorted(set(triples)):
+        if usable[head] and usable[tail]:
+            of_head.setdefault(head, []).append((relation, tail))
+        elif usable[head]:
+            n_bad += 1
+    ledger.offered(n_bad)
+    ledger.leave_out("tail is a vector of the corpus", n_bad)
+    return of_head
 
 
 def _rank(
@@ -466,31 +489,12 @@ def write_links(
         ProvenanceError: texts and entities were embedded with different models.
     """
     path = Path(path)
-    found = tuple(entities.rows(["doc_id"])["doc_id"].to_pylist())
-    if found != names.ids:
-        raise DataError("the entity table is not that of the graph", where=str(entities.path))
-    models = corpus.manifest.get("model_sha256"), entities.manifest.get("model_sha256")
-    if models[0] != models[1]:
-        raise ProvenanceError(
-            "texts and entities were embedded with different models",
-            where=str(entities.path),
-            got=models[1],
-            expected=models[0],
-            fix="Embed both with one model.",
-        )
+    _check_entities(corpus, entities, names)
     linked = link_rows(corpus.vectors, entities.vectors, settings, progress=progress)
     _, doc_starts, _ = corpus.documents()
     columns, leaf_ledger = choose_leaves(linked, doc_starts, names.triples, settings)
-    ids, relations = np.array(names.ids, object), np.array(names.relations, object)
-    table = pa.table(
-        {
-            **columns,
-            "entity_id": ids[columns["entity"]].tolist(),
-            "relation": relations[columns["relation_number"]].tolist(),
-            "tail_id": ids[columns["tail"]].tolist(),
-        }
-    ).select(LINKED_SCHEMA.names)
-    shards.write_table(path / "linked.parquet", table.cast(LINKED_SCHEMA))
+    table = _linked_table(columns, names)
+    shards.write_table(path / "linked.parquet", table)
     table_ledger = Ledger("entity table")
     table_ledger.offered(len(linked.usable))
     table_ledger.keep(int(linked.usable.sum()))
@@ -511,3 +515,31 @@ def write_links(
     }
     shards.atomic_write_json(path / "links.json", info)
     return info
+
+
+def _check_entities(corpus: VectorTable, entities: VectorTable, names: EntityNames) -> None:
+    found = tuple(entities.rows(["doc_id"])["doc_id"].to_pylist())
+    if found != names.ids:
+        raise DataError("the entity table is not that of the graph", where=str(entities.path))
+    models = corpus.manifest.get("model_sha256"), entities.manifest.get("model_sha256")
+    if models[0] != models[1]:
+        raise ProvenanceError(
+            "texts and entities were embedded with different models",
+            where=str(entities.path),
+            got=models[1],
+            expected=models[0],
+            fix="Embed both with one model.",
+        )
+
+
+def _linked_table(columns: Mapping[str, NDArray[Any]], names: EntityNames) -> pa.Table:
+    ids, relations = np.array(names.ids, object), np.array(names.relations, object)
+    table = pa.table(
+        {
+            **columns,
+            "entity_id": ids[columns["entity"]].tolist(),
+            "relation": relations[columns["relation_number"]].tolist(),
+            "tail_id": ids[columns["tail"]].tolist(),
+        }
+    ).select(LINKED_SCHEMA.names)
+    return table.cast(LINKED_SCHEMA)
