@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from graphmert.domains.vectors.data import VectorData
-from graphmert.domains.vectors.links import Leaves
+import numpy as np
+import pyarrow as pa
+
+from graphmert.domains.vectors.data import VectorData, write_vectors
+from graphmert.domains.vectors.links import LINKED_SCHEMA, LINKS_FORMAT, Leaves
+from graphmert.shards import atomic_write_json, write_table
 
 N_ENTITIES, RELATIONS = 12, ("part of", "near")
 
@@ -29,3 +33,39 @@ def toy_leaves(data: VectorData, *, seed: int = 0) -> Leaves:
         tail=tail.astype(np.int32),
         score=np.ones(total, np.float32),
     )
+
+
+def write_links(folder: Path, data: VectorData) -> Path:
+    """Write toy links as a LINKS folder."""
+    leaves = toy_leaves(data)
+    rows = pa.table(
+        {
+            "doc_id": list(leaves.entity_ids),
+            "position": pa.array([0] * N_ENTITIES, pa.int32()),
+            "text": list(leaves.entity_ids),
+        }
+    )
+    write_vectors(folder / "entities", [leaves.entities], rows, {"model": "toy"})
+    row = np.repeat(np.arange(len(data.vectors)), np.diff(leaves.offsets))
+    ids, relations = np.array(leaves.entity_ids), np.array(RELATIONS)
+    table = pa.table(
+        {
+            "row": row,
+            "entity_id": ids[leaves.head].tolist(),
+            "relation": relations[leaves.relation].tolist(),
+            "tail_id": ids[leaves.tail].tolist(),
+            "score": leaves.score,
+            "entity": leaves.head,
+            "relation_number": leaves.relation,
+            "tail": leaves.tail,
+            "rank": (np.arange(len(row)) - leaves.offsets[row]).astype(np.int32),
+        }
+    )
+    write_table(folder / "linked.parquet", table.cast(LINKED_SCHEMA))
+    info = {
+        "format": LINKS_FORMAT,
+        "relations": list(RELATIONS),
+        "vectors_sha256": data.info["vectors"]["sha256"],
+    }
+    atomic_write_json(folder / "links.json", info)
+    return folder

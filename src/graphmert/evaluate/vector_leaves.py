@@ -181,7 +181,7 @@ def _ranks(
     """Ranks of the true tails of one masked leaf a window, by system."""
     feed = _feed(model, windows, leaves, masking="one", seed=seed)
     known = known_tails(leaves)
-    unit_EC = F.normalize(torch.from_numpy(np.asarray(leaves.entities)), dim=-1)
+    unit_EC = F.normalize(torch.from_numpy(np.array(leaves.entities)), dim=-1)
     columns: dict[str, list[Any]] = {name: [] for name in ("window", "unseen", *SYSTEMS)}
     for index in _blocks(len(windows)):
         batch = feed.take(index, key=(seed, int(index[0])))
