@@ -101,6 +101,31 @@ class GraphMERTConfig(PretrainedConfig):
         self.tie_word_embeddings = False
 
 
+def _make_encoder(c: GraphMERTConfig) -> Encoder:
+    """The encoder of a configuration."""
+    return Encoder(
+        width=c.hidden_size,
+        n_layers=c.n_layers,
+        n_attn_heads=c.n_attn_heads,
+        ffn_width=c.ffn_size,
+        dropout=c.dropout,
+        attn_dropout=c.attn_dropout,
+        ffn_dropout=c.dropout if c.ffn_dropout is None else c.ffn_dropout,
+        eps=c.norm_eps,
+        decay=c.decay,
+        decay_base=c.decay_base,
+        decay_per_attn_head=c.decay_per_attn_head,
+        distance_rule=c.distance_rule,
+        distance_offset=c.distance_offset,
+        visibility=c.leaf_visibility,
+        root_band=c.root_band,
+        rotary=c.positions == "rotary",
+        graph_token=c.graph_token,
+        n_root_slots=c.n_root_slots,
+        n_leaf_slots=c.n_leaf_slots,
+    )
+
+
 class GraphMERT(PreTrainedModel):
     """Encode leafy chains and predict what is masked in them."""
 
@@ -137,27 +162,7 @@ class GraphMERT(PreTrainedModel):
             norm_eps=c.norm_eps,
             dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
         )
-        self.encoder = Encoder(
-            width=width,
-            n_layers=c.n_layers,
-            n_attn_heads=c.n_attn_heads,
-            ffn_width=c.ffn_size,
-            dropout=c.dropout,
-            attn_dropout=c.attn_dropout,
-            ffn_dropout=c.dropout if c.ffn_dropout is None else c.ffn_dropout,
-            eps=c.norm_eps,
-            decay=c.decay,
-            decay_base=c.decay_base,
-            decay_per_attn_head=c.decay_per_attn_head,
-            distance_rule=c.distance_rule,
-            distance_offset=c.distance_offset,
-            visibility=c.leaf_visibility,
-            root_band=c.root_band,
-            rotary=c.positions == "rotary",
-            graph_token=c.graph_token,
-            n_root_slots=c.n_root_slots,
-            n_leaf_slots=c.n_leaf_slots,
-        )
+        self.encoder = _make_encoder(c)
         eps = c.norm_eps
         self.transform = Transform(width, width, eps=eps) if c.output_transform else None
         tokens = bool(asked & {"mlm", "leaf"})

@@ -79,27 +79,6 @@ def evaluate_leaves(
             "no window has a leaf", where=part, fix="Link with a lower alpha, or more entities."
         )
 
-    def interval(values: NDArray[Any], docs: NDArray[Any]) -> dict[str, float]:
-        return document_interval(values.astype(np.float64), docs, seed=seed).to_dict()
-
-    next_vector = {name: interval(values, windows.doc) for name, values in cosines.items()}
-    given = cosines["with_leaves"]
-    next_vector["change"] = interval(given - cosines["leaves_taken_away"], windows.doc)
-    if "trained_without" in cosines:
-        next_vector["gain_over_trained_without"] = interval(
-            given - cosines["trained_without"], windows.doc
-        )
-    docs, is_unseen = windows.doc[table["window"]], table["unseen"]
-    leaf: dict[str, Any] = {}
-    for system in SYSTEMS:
-        leaf[system] = {}
-        for group, chosen in (("all", np.ones_like(is_unseen)), ("unseen", is_unseen)):
-            ranks = table[system][chosen]
-            row: dict[str, Any] = {"n": len(ranks)}
-            if len(ranks):
-                row["mrr"] = interval(1 / ranks, docs[chosen])
-                row |= {f"r@{k}": interval(ranks <= k, docs[chosen]) for k in CUTOFFS}
-            leaf[system][group] = row
     n_entities = len(leaves.entities)
     chance = {f"r@{k}": min(1.0, k / n_entities) for k in CUTOFFS}
     chance["mrr"] = float((1 / np.arange(1, n_entities + 1)).mean())
@@ -110,10 +89,43 @@ def evaluate_leaves(
         "n_windows": len(windows),
         "n_windows_with_leaves": len(table["window"]),
         "n_entities": n_entities,
-        "next_vector": next_vector,
-        "leaf": leaf,
+        "next_vector": _next_vector(cosines, windows.doc, seed=seed),
+        "leaf": _by_system(table, windows.doc, seed=seed),
         "chance": {name: round(value, 6) for name, value in chance.items()},
     }
+
+
+def _next_vector(
+    cosines: dict[str, NDArray[np.float32]], docs: NDArray[np.int32], *, seed: int
+) -> dict[str, dict[str, float]]:
+    """Mean cosines, and paired differences, with intervals."""
+    given = cosines["with_leaves"]
+    rows = cosines | {"change": given - cosines["leaves_taken_away"]}
+    if "trained_without" in cosines:
+        rows["gain_over_trained_without"] = given - cosines["trained_without"]
+    return {name: _interval(values, docs, seed) for name, values in rows.items()}
+
+
+def _by_system(
+    table: dict[str, NDArray[Any]], docs: NDArray[np.int32], *, seed: int
+) -> dict[str, Any]:
+    """MRR and R@k of each system, for all triples and for those not seen in training."""
+    docs, is_unseen = docs[table["window"]], table["unseen"]
+    found: dict[str, Any] = {}
+    for system in SYSTEMS:
+        found[system] = {}
+        for group, chosen in (("all", np.ones_like(is_unseen)), ("unseen", is_unseen)):
+            ranks = table[system][chosen]
+            row: dict[str, Any] = {"n": len(ranks)}
+            if len(ranks):
+                row["mrr"] = _interval(1 / ranks, docs[chosen], seed)
+                row |= {f"r@{k}": _interval(ranks <= k, docs[chosen], seed) for k in CUTOFFS}
+            found[system][group] = row
+    return found
+
+
+def _interval(values: NDArray[Any], docs: NDArray[Any], seed: int) -> dict[str, float]:
+    return document_interval(values.astype(np.float64), docs, seed=seed).to_dict()
 
 
 class Seen:
