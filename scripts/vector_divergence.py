@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=5_000)
     parser.add_argument("--config", type=Path, default=ROOT / "runs/vectors/divergence.toml")
     parser.add_argument("--keep", type=Path, help="copy of the result")
     parser.add_argument("--set", dest="overrides", action="append", default=[])

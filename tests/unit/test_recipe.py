@@ -175,7 +175,7 @@ def test_plateau_follows_pytorch(mode: str, patience: int) -> None:
     ours = Plateau()
     rng = np.random.default_rng(patience)
     seen = set()
-    for value in np.concatenate([np.linspace(1, 1.00005, 6), 1 + 0.01 * rng.normal(size=60)]):
+    for value in np.concatenate([np.linspace(1, 1.00005, 6), 1 + 0.01 * rng.normal(size=18)]):
         theirs.step(value)
         ours = ours.after(float(value), config)
         rate = learning_rate_at(5, total_steps=9, config=config, factor=ours.factor)

@@ -105,7 +105,7 @@ class VectorTraining(Settings):
         "share of the targets' variance; 0 never stops.",
     )
     collapse_after: int = Field(
-        default=200, ge=0, description="No such stop before so many updates and the warm-up."
+        default=500, ge=0, description="No such stop before so many updates and the warm-up."
     )
     tracker: str = Field(default="none", description="none, tensorboard, wandb or another.")
     seed: int = Field(default=0, ge=0, description="Of weights, order and dropout.")
