@@ -53,6 +53,9 @@ def evaluate(
         list[Path], typer.Argument(metavar="RUN…", help="Runs of `vectors train` or baselines.")
     ],
     data: Data,
+    links: Annotated[
+        Path | None, typer.Option(help="LINKS folder, for a model with leaves.")
+    ] = None,
     latency: Latency = True,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +68,7 @@ def evaluate(
         found = []
         for run in runs:
             with progress_shown() as progress:
-                one = evaluate_folder(run, dataset, latency=latency, progress=progress)
+                one = evaluate_folder(run, dataset, links=links, latency=latency, progress=progress)
             found.append(_line(one) | {"path": str(run)})
         print_result({"runs": found}, as_json)
 

@@ -17,9 +17,10 @@ PERCENTILES = (50, 95, 99)
 
 
 def measure_latency(
-    predictor: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    predictor: Callable[..., NDArray[np.float32]],
     contexts: NDArray[np.float32],
     *,
+    rows: NDArray[np.int64] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     n_warm: int = 10,
     n_calls: int = 200,
@@ -33,6 +34,7 @@ def measure_latency(
     Args:
         predictor: contexts (B, W, C) to predictions (B, C).
         contexts: real contexts to draw batches from; repeated where there are too few.
+        rows: their rows, for predictors that take them too.
         batch_sizes: B.
         n_warm: calls before the timing.
         n_calls: timed calls.
@@ -47,22 +49,26 @@ def measure_latency(
     """
     if not len(contexts):
         raise DataError("there is no context to time a prediction with")
-    rows = []
+    measured = []
     for batch_size in batch_sizes:
-        batch = np.ascontiguousarray(np.resize(contexts, (batch_size, *contexts.shape[1:])))
+        batch = [
+            np.ascontiguousarray(np.resize(one, (batch_size, *one.shape[1:])))
+            for one in (contexts, rows)
+            if one is not None
+        ]
         for _ in range(n_warm):
-            predictor(batch)
+            predictor(*batch)
         seconds: list[float] = []
         started = time.perf_counter()
         while len(seconds) < n_calls:
             before = time.perf_counter()
-            predictor(batch)
+            predictor(*batch)
             after = time.perf_counter()
             seconds.append(after - before)
             if len(seconds) >= 20 and after - started > max_seconds:
                 break
         found = np.percentile(np.array(seconds) * 1000, PERCENTILES)
-        rows.append(
+        measured.append(
             {
                 "batch_size": batch_size,
                 "n_calls": len(seconds),
@@ -70,4 +76,4 @@ def measure_latency(
                 "windows_per_s": float(batch_size * len(seconds) / sum(seconds)),
             }
         )
-    return {"batches": rows, "machine": platform.machine()}
+    return {"batches": measured, "machine": platform.machine()}

@@ -35,25 +35,50 @@ class OpenedPredictor:
     Attributes:
         facts: system, trained, n_parameters, size and seed.
         fingerprints: of the parts it was fitted with, where known.
+        with_rows: whether it takes the rows of contexts too, to hang leaves on them.
     """
 
     def __init__(
-        self, predictor: Predictor, facts: dict[str, Any], fingerprints: dict[str, str]
+        self,
+        predictor: Predictor,
+        facts: dict[str, Any],
+        fingerprints: dict[str, str],
+        *,
+        with_rows: bool = False,
     ) -> None:
         self._predictor = predictor
         self.facts = facts
         self.fingerprints = fingerprints
+        self.with_rows = with_rows
 
-    def __call__(self, contexts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return predictions (B, C) of contexts (B, W, C)."""
-        return self._predictor(contexts)
+    def __call__(
+        self, contexts: NDArray[np.float32], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return predictions (B, C) of contexts (B, W, C), and of their rows where it needs them.
+
+        Raises:
+            ConfigError: the predictor hangs leaves on rows, and none are given.
+        """
+        if not self.with_rows:
+            return self._predictor(contexts)
+        if rows is None:
+            raise ConfigError("a model with leaves predicts rows of linked vectors only")
+        return self._predictor(contexts, rows)
 
 
-def open_predictor(path: Path | str) -> OpenedPredictor:
+def open_predictor(
+    path: Path | str, *, data: VectorData | None = None, links: Path | str | None = None
+) -> OpenedPredictor:
     """Open a run of `vectors train`, or a folder of `vectors baselines`.
+
+    Args:
+        path: the folder.
+        data: the data set that is linked; only for a model with leaves.
+        links: its LINKS folder; only for a model with leaves.
 
     Raises:
         FormatError: the folder is neither.
+        ConfigError: a model with leaves without links.
     """
     path = Path(path)
     if (path / "baseline.json").is_file():
@@ -68,7 +93,7 @@ def open_predictor(path: Path | str) -> OpenedPredictor:
         }
         return OpenedPredictor(baseline, facts, manifest["data"]["fingerprints"])
     if (path / "manifest.json").is_file() and (path / "model").is_dir():
-        return _open_run(path)
+        return _open_run(path, data, links)
     raise FormatError(
         "neither a run of a next-vector model nor a baseline",
         where=str(path),
@@ -76,22 +101,16 @@ def open_predictor(path: Path | str) -> OpenedPredictor:
     )
 
 
-def _open_run(path: Path) -> OpenedPredictor:
+def _open_run(path: Path, data: VectorData | None, links: Path | str | None) -> OpenedPredictor:
     import torch
 
-    from graphmert.domains.vectors.training import read_run
-    from graphmert.forecast import Forecaster
+    from graphmert.domains.vectors.training import load_model, read_run
+    from graphmert.forecast import LeafForecaster
 
     run = read_run(path)
-    model = Forecaster.load(path / "model")
+    model: Any = load_model(path / "model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).eval()
-
-    def predict(contexts: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            raw = model(torch.from_numpy(contexts).to(device))
-        return raw.float().cpu().numpy()
-
     facts = {
         "system": run.manifest["model"],
         "trained": True,
@@ -99,7 +118,59 @@ def _open_run(path: Path) -> OpenedPredictor:
         "size": run.manifest["data"]["size"],
         "seed": run.manifest["seed"],
     }
-    return OpenedPredictor(predict, facts, run.manifest["data"]["fingerprints"])
+    prints = dict(run.manifest["data"]["fingerprints"])
+    if isinstance(model, LeafForecaster) and model.settings.use_leaves:
+        predict = _with_leaves(path, model, device, data, links, prints.get("links"))
+        return OpenedPredictor(predict, facts, prints, with_rows=True)
+
+    def plain(contexts: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            raw = model(torch.from_numpy(contexts).to(device))
+        return raw.float().cpu().numpy()
+
+    return OpenedPredictor(plain, facts, prints)
+
+
+def _with_leaves(
+    path: Path,
+    model: Any,
+    device: str,
+    data: VectorData | None,
+    links: Path | str | None,
+    fingerprint: str | None,
+) -> Predictor:
+    """Return a predictor of contexts and rows, with the leaves that the links hang on the rows."""
+    import torch
+
+    from graphmert.batch import collate
+    from graphmert.domains.vectors.links import Leaves
+    from graphmert.domains.vectors.training import leaves_fingerprint
+    from graphmert.forecast import LeafFeed
+
+    if data is None or links is None:
+        raise ConfigError(
+            "a model with leaves needs the links it was trained with",
+            where=str(path),
+            fix="Give --links LINKS.",
+        )
+    leaves = Leaves.load(links, data.table())
+    if fingerprint is not None and leaves_fingerprint(leaves) != fingerprint:
+        raise ProvenanceError(
+            "the links are not those of the run", where=str(links), expected=fingerprint
+        )
+    feed = LeafFeed(
+        data.windows("valid"), leaves, model.settings, known={}, batch_size=1, masking="none",
+        seed=0,
+    )  # fmt: skip
+
+    def predict(contexts: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        table: Any = feed.table
+        chains = collate([feed.chain(one) for one in rows], vectors=table)
+        with torch.inference_mode():
+            raw = model.next_vectors(chains.to(device))
+        return raw.float().cpu().numpy()
+
+    return predict
 
 
 def evaluate_folder(
@@ -107,6 +178,7 @@ def evaluate_folder(
     data: VectorData,
     *,
     parts: Sequence[Part] = ("valid", "test"),
+    links: Path | str | None = None,
     latency: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
@@ -117,6 +189,7 @@ def evaluate_folder(
         path: the folder.
         data: a data set with the same validation and test parts that it was fitted with.
         parts: what to score.
+        links: for a model with leaves, the LINKS folder it was trained with.
         latency: measure how long predictions take.
         seed: of shuffled contexts and resamples.
         progress: told how far it is.
@@ -126,7 +199,7 @@ def evaluate_folder(
             then have seen them in training.
     """
     path = Path(path)
-    opened = open_predictor(path)
+    opened = open_predictor(path, data=data, links=links)
     for part in ("valid", "test"):
         wanted = opened.fingerprints.get(part)
         if wanted is not None and wanted != data.fingerprint(part):
@@ -139,12 +212,15 @@ def evaluate_folder(
             )
     facts = opened.facts | {"size": _train_size(opened, data, path)}
     evaluation = evaluate_forecaster(
-        opened, data, path, facts, parts=parts, seed=seed, progress=progress
-    )
+        opened, data, path, facts, parts=parts, with_rows=opened.with_rows, seed=seed,
+        progress=progress,
+    )  # fmt: skip
     if latency:
         windows = data.windows("test", length=int(data.info["length"]))
-        contexts = windows.contexts(slice(0, _N_LATENCY_CONTEXTS))
-        shards.atomic_write_json(path / "latency.json", measure_latency(opened, contexts))
+        some = slice(0, _N_LATENCY_CONTEXTS)
+        rows = windows.context_rows(some) if opened.with_rows else None
+        found = measure_latency(opened, windows.contexts(some), rows=rows)
+        shards.atomic_write_json(path / "latency.json", found)
     return evaluation
 
 
