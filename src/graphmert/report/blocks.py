@@ -81,12 +81,16 @@ class IntervalRow:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Scores of several systems side by side, on an axis from `low` to `high`."""
+    """Scores of several systems side by side, on an axis from `low` to `high`.
+
+    `main` says in the key what the system of kind "main" is.
+    """
 
     title: str
     rows: tuple[IntervalRow, ...]
     low: float = 0.0
     high: float = 1.0
+    main: str = "this run"
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,7 @@ def _size_section(one: Mapping[str, Any], chosen: Mapping[str, Any]) -> Section:
     blocks: list[Block] = [
         _chart(rows, chosen),
         Table(
-            columns=("system", "rank", "test cosine", gain, "valid cosine", "seeds", "best epoch",
-                     "parameters"),
+            columns=("system", "rank", "test cosine", gain, "seeds", "best epoch", "parameters"),
             rows=tuple(_ranking_row(row) for row in rows),
             strong=strong,
             note=_unranked_note(rows),
@@ -74,14 +73,15 @@ def _size_section(one: Mapping[str, Any], chosen: Mapping[str, Any]) -> Section:
             "document, the context left out; ties count half.",
         ),
         Table(
-            columns=("system", "shuffled", "reversed"),
+            columns=("system", "valid cosine", "shuffled", "reversed"),
             rows=tuple(
-                (row["system"], f"{row['order_change']['shuffled']:+.4f}",
+                (row["system"], f"{row['valid_cosine']['value']:.4f}",
+                 f"{row['order_change']['shuffled']:+.4f}",
                  f"{row['order_change']['reversed']:+.4f}")
                 for row in rows
             ),
-            note="Change of the cosine when the context is shuffled or reversed: 0 means that "
-            "order is not used.",
+            note="The cosine on validation windows, and the change on test windows when the "
+            "context is shuffled or reversed: 0 means that order is not used.",
         ),
     ]  # fmt: skip
     latency = [row for row in rows if row["latency"]]
@@ -115,6 +115,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Inte
         ),
         low=low,
         high=high,
+        main="recommended",
     )
 
 
@@ -125,7 +126,6 @@ def _ranking_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         "unranked" if row["unranked"] else str(row["rank"]),
         _interval(row["cosine"]),
         _interval(row["gain"], sign=True) if row["gain"] else "-",
-        f"{row['valid_cosine']['value']:.4f}",
         str(row["n_seeds"]) if row["n_seeds"] else "-",
         ", ".join(epochs) or "-",
         f"{row['n_parameters']:,}",

@@ -122,7 +122,7 @@ def _block(block: Block) -> str:
         case Funnel():
             return "\n".join(_stage(stage) for stage in block.stages)
         case Intervals():
-            return f"<h3>{escape(block.title)}</h3>\n{intervals_chart(block)}\n{_system_key()}"
+            return f"<h3>{escape(block.title)}</h3>\n{intervals_chart(block)}\n{_system_key(block)}"
         case LossCurves():
             figures = "".join(
                 f"<figure><figcaption>{escape(panel.title)}</figcaption>{loss_chart(panel)}</figure>"
@@ -198,10 +198,10 @@ def _sample(sample: Sample) -> str:
     )
 
 
-def _system_key() -> str:
-    words = {"main": "this run", "trained": "trained", "untrained": "untrained"}
+def _system_key(block: Intervals) -> str:
+    words = {"main": block.main, "trained": "trained", "untrained": "untrained"}
     items = "".join(
-        f'<span><i style="background:{COLOURS[kind]}"></i>{text}</span>'
+        f'<span><i style="background:{COLOURS[kind]}"></i>{escape(text)}</span>'
         for kind, text in words.items()
     )
     return f'<p class="key">{items}</p>'
