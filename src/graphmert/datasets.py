@@ -222,7 +222,7 @@ _DATASETS = (
         name="anarchism",
         title="An Anarchist FAQ: a book of 144 long pages, in HTML",
         requirement="anarchism=15.3-3",
-        license="GFDL 1.1 or GPL 2, at choice",
+        license="GPL 2",
         source="https://packages.debian.org/anarchism",
         members=(
             Member(

@@ -163,7 +163,7 @@ def export_npz(
         from graphmert.domains.vectors.npz import export_npz as export
 
         dataset = VectorData.load(data)
-        windows = dataset.windows(part.value, size=size, length=int(dataset.info["length"]))
+        windows = dataset.windows(part.value, size=size)
         export(windows, out)
         print_result({"path": str(out), "n_windows": len(windows), "dim": windows.dim}, as_json)
 

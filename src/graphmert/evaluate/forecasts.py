@@ -105,8 +105,8 @@ def score_predictor(
     Checked by: tests/golden/test_forecast_scores.py
     """
     progress = progress or Silent()
-    length = int(data.info["length"])
-    windows = data.windows(part, length=length)
+    windows = data.windows(part)
+    length = windows.length
     numbers, starts, ends = data.documents(part)
     candidates = _Candidates(data, starts, ends)
     doc_ids = data.split["doc_id"].to_pylist()

@@ -216,7 +216,7 @@ def evaluate_folder(
         progress=progress,
     )  # fmt: skip
     if latency:
-        windows = data.windows("test", length=int(data.info["length"]))
+        windows = data.windows("test")
         some = slice(0, _N_LATENCY_CONTEXTS)
         rows = windows.context_rows(some) if opened.with_rows else None
         found = measure_latency(opened, windows.contexts(some), rows=rows)
@@ -272,9 +272,7 @@ def run_baselines(
         The content of each evaluation.json.
     """
     out = Path(out)
-    length = int(data.info["length"])
-    train = data.windows("train", size=size, length=length)
-    valid = data.windows("valid", length=length)
+    train, valid = data.windows("train", size=size), data.windows("valid")
     fitted = fit_baselines(train, valid, names=names, progress=progress)
     parts: tuple[Part, ...] = ("train", "valid", "test")
     header = {

@@ -426,17 +426,16 @@ class VectorData:
         """
         return part_documents(self.split, part, size=size, where=str(self.path))
 
-    def windows(
-        self, part: Part, *, size: int | None = None, length: int = CONTEXT_LENGTH
-    ) -> Windows:
+    def windows(self, part: Part, *, size: int | None = None, length: int | None = None) -> Windows:
         """Return the windows of a part.
 
         Args:
             part: train, valid or test; the last two are the same for every size.
             size: size of the training set in vectors, None for all of it.
-            length: vectors of a context.
+            length: vectors of a context; None is the data set's own number.
         """
         chosen = size if part == "train" else None
+        length = int(self.info["length"]) if length is None else length
         return make_windows(self.vectors, *self.documents(part, size=chosen), length=length)
 
     def fingerprint(self, part: Part, size: int | None = None) -> str:

@@ -78,6 +78,13 @@ def test_validation_and_test_do_not_depend_on_the_size(data: VectorData) -> None
         assert data.fingerprint(part, 20) == data.fingerprint(part)
 
 
+def test_windows_have_the_length_of_the_data_set(tmp_path: Path) -> None:
+    vectors = write_documents(tmp_path / "vectors", [9, 14, 8, 20])
+    data = prepare(vectors, tmp_path / "data", PrepareSettings(length=3))
+    assert data.windows("train").length == 3
+    assert data.windows("train", length=5).length == 5
+
+
 def test_parts_share_no_row(data: VectorData) -> None:
     seen: set[int] = set()
     for part in ("train", "valid", "test"):

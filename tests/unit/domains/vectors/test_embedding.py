@@ -228,6 +228,16 @@ def test_folders_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         find_model("dataset:mpnet-base-768")
 
 
+def test_a_model_in_the_local_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "hub" / "models--some--model"
+    folder = sentence_model(repository / "snapshots" / "a1b2")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a1b2")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find_model("some/model") == folder
+    assert model_sha256(find_model("some/model")) == model_sha256(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
