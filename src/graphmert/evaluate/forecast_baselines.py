@@ -41,7 +41,7 @@ BASELINES = (
     "ridge",
 )
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(1, 21))
-LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LAMBDAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _BLOCK = 1024
 
 
