@@ -104,7 +104,7 @@ def open_predictor(
 def _open_run(path: Path, data: VectorData | None, links: Path | str | None) -> OpenedPredictor:
     import torch
 
-    from graphmert.domains.vectors.training import load_model, read_run
+    from graphmert.domains.vectors.runs import load_model, read_run
     from graphmert.forecast import LeafForecaster
 
     run = read_run(path)
@@ -144,7 +144,7 @@ def _with_leaves(
 
     from graphmert.batch import collate
     from graphmert.domains.vectors.links import Leaves
-    from graphmert.domains.vectors.training import leaves_fingerprint
+    from graphmert.domains.vectors.runs import leaves_fingerprint
     from graphmert.forecast import LeafFeed
 
     if data is None or links is None:

@@ -15,7 +15,8 @@ import toy_vectors
 from graphmert.domains.vectors import VectorData
 from graphmert.domains.vectors.links import LINKED_SCHEMA, LINKS_FORMAT, Leaves
 from graphmert.domains.vectors.prepare import PrepareSettings, prepare
-from graphmert.domains.vectors.training import load_model, train_vectors
+from graphmert.domains.vectors.runs import load_model
+from graphmert.domains.vectors.training import train_vectors
 from graphmert.errors import ConfigError, DataError, FormatError, ProvenanceError
 from graphmert.run.comparison import compare_runs
 from graphmert.run.forecasting import (
