@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphmert.chain import LeafTriple, LeafyChain
+    from graphmert.export import export_graph
     from graphmert.kg import KG, Entity, Triple, read_obo
     from graphmert.model import GraphMERT, GraphMERTConfig
     from graphmert.pretrained import from_body
+    from graphmert.query import open_store
     from graphmert.run import RunConfig, execute, load
     from graphmert.store import RunDir
 
@@ -26,8 +28,10 @@ _HOMES = {
     "RunDir": "store",
     "Triple": "kg",
     "execute": "run",
+    "export_graph": "export",
     "from_body": "pretrained",
     "load": "run",
+    "open_store": "query",
     "read_obo": "kg",
 }
 
@@ -42,8 +46,10 @@ __all__ = [
     "RunDir",
     "Triple",
     "execute",
+    "export_graph",
     "from_body",
     "load",
+    "open_store",
     "read_obo",
 ]
 

@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import data, models, runs, vectors
+from graphmert.cli import data, kg_samples, models, runs, store, vectors
+from graphmert.cli.terminal import group
 
 app = typer.Typer(
     name="graphmert",
@@ -31,9 +32,13 @@ app = typer.Typer(
 )
 runs.add_commands(app)
 app.command()(models.info)
+store.add_commands(app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.convert_app, name="convert")
 app.add_typer(vectors.app, name="vectors")
+kg_app = group("Work on knowledge graphs.")
+kg_samples.add_commands(kg_app)
+app.add_typer(kg_app, name="kg")
 
 
 def main() -> None:
