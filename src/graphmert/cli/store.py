@@ -213,6 +213,9 @@ def export(
         bool, typer.Option("--linked-only", help="Only entities that a triple names.")
     ] = False,
     base: Annotated[str, typer.Option(help="RDF: start of the IRIs.")] = "urn:graphmert:",
+    purls: Annotated[
+        bool, typer.Option("--purls/--no-purls", help="RDF: IRIs of the OBO library for its ids.")
+    ] = True,
     annotation: Annotated[
         Annotation, typer.Option(help="RDF: how score and evidence are said.")
     ] = Annotation.REIFIED,
@@ -227,7 +230,12 @@ def export(
             min_score=min_score, novel_only=novel, linked_only=linked_only
         )
         written = export_graph(
-            tables, out, format=format.value, base=base, annotation=annotation.value
+            tables,
+            out,
+            format=format.value,
+            base=base,
+            purls=purls,
+            annotation=annotation.value,
         )
         if not ledger.n_kept:
             say("no triple is left; the files hold entities at most")

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 
 from graphmert.errors import ConfigError, DataError, FormatError
 from graphmert.evaluate.proportions import share_of
 from graphmert.export import GraphTables
-from graphmert.export.tables import short_float
+from graphmert.export.tables import having, short_float
 from graphmert.shards import atomic_write_text
 
 Label = Literal["yes", "no", "unsure"]
@@ -76,7 +75,7 @@ def draw_sample(tables: GraphTables, *, n: int, seed: int) -> list[SampleItem]:
 
 
 def _rows(tables: GraphTables, wanted: set[str]) -> Iterable[dict[str, Any]]:
-    return tables.triples.filter(pc.field("triple_id").isin(sorted(wanted))).to_pylist()
+    return having(tables.triples, "triple_id", wanted).to_pylist()
 
 
 def _item(tables: GraphTables, place: int, row: Mapping[str, Any]) -> SampleItem:
@@ -123,7 +122,7 @@ def write_sample(path: Path, items: Sequence[SampleItem], *, blind: bool = True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
         out = io.StringIO(newline="")
-        writer = csv.DictWriter(out, [*names, *_FILLED_IN], lineterminator="\n")
+        writer = csv.DictWriter(out, [*names, *_FILLED_IN], lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(rows)
         text = out.getvalue()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from graphmert.export.plain import evidence_json
+from graphmert.export.plain import evidence_of
 from graphmert.export.tables import GraphTables, rows_of, short_float
 from graphmert.kg import Relation
 from graphmert.shards import Ledger, atomic_path
@@ -69,7 +69,7 @@ def write_graphml(tables: GraphTables, path: Path) -> tuple[list[Path], Ledger]:
                 repr(short_float(row["score"])),
                 str(row["novel"]).lower(),
                 str(row["n_evidence"]),
-                evidence_json(tables, row["triple_id"]),
+                json.dumps(evidence_of(tables, row["triple_id"]), ensure_ascii=False),
             )
             for (name, _), value in zip(_EDGE_KEYS, values, strict=True):
                 out.write(f'<data key="edge-{name}">{text(value)}</data>')

@@ -22,6 +22,7 @@ PREFIXES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "rdfs": "http://www.w3.org/2000/01/rdf-schema#",
     "skos": "http://www.w3.org/2004/02/skos/core#",
+    "oio": "http://www.geneontology.org/formats/oboInOwl#",
     "prov": "http://www.w3.org/ns/prov#",
     "xsd": "http://www.w3.org/2001/XMLSchema#",
 }
@@ -34,6 +35,8 @@ _ESCAPES = {
     **{chr(code): f"\\u{code:04X}" for code in (*range(9), 11, 12, *range(14, 32), 127)},
 }
 _TO_ESCAPE = re.compile(r'[\x00-\x1f"\\\x7f]')
+_OBO_ID = re.compile(r"([A-Z][A-Za-z]+):(\d+)")
+_OBO_PURL = "http://purl.obolibrary.org/obo/"
 _BASE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|^`\\]+')
 
 
@@ -68,10 +71,11 @@ def write_ntriples(
     path: Path,
     *,
     base: str = DEFAULT_BASE,
+    purls: bool = True,
     annotation: Annotation = "reified",
 ) -> list[Path]:
     """Write N-Triples: one statement a line, every IRI in full."""
-    names = _Names(base)
+    names = _Names(base, purls)
     with _opened(path) as out:
         for subject, pairs in _blocks(tables, names, annotation):
             for predicate, value in pairs:
@@ -85,10 +89,11 @@ def write_turtle(
     path: Path,
     *,
     base: str = DEFAULT_BASE,
+    purls: bool = True,
     annotation: Annotation = "reified",
 ) -> list[Path]:
     """Write Turtle: one block for each subject."""
-    names = _Names(base)
+    names = _Names(base, purls)
     with _opened(path) as out:
         for prefix, iri in names.prefixes.items():
             out.write(f"@prefix {prefix}: <{iri}> .\n")
@@ -103,6 +108,7 @@ class _Names:
     """How ids become IRIs, and how terms are written."""
 
     base: str
+    purls: bool
 
     def __post_init__(self) -> None:
         if not _BASE.fullmatch(self.base):
@@ -120,6 +126,13 @@ class _Names:
     def of(self, kind: str, identifier: str) -> Iri:
         """The IRI of a thing; its id can be read back from the last part."""
         return Iri(self._under(kind, urllib.parse.quote(identifier, safe=":")))
+
+    def entity(self, entity_id: str) -> Iri:
+        """The IRI of an entity: its own in the OBO library for ids such as GO:0008150."""
+        match = _OBO_ID.fullmatch(entity_id) if self.purls else None
+        if match:
+            return Iri(f"{_OBO_PURL}{match[1]}_{match[2]}")
+        return self.of("entity", entity_id)
 
     def _under(self, kind: str, name: str) -> str:
         mark = ":" if self.base.endswith(":") else "/"
@@ -150,28 +163,26 @@ def _blocks(
 ) -> Iterator[tuple[Iri, Pairs]]:
     """Yield every subject with its predicates and objects."""
     kind = Iri("type", "rdf")
-    for entity_type in sorted(set(tables.entities["type"].to_pylist())):
-        pairs: Pairs = [(kind, Iri("Class", "rdfs")), (Iri("label", "rdfs"), Value(entity_type))]
-        yield names.of("type", entity_type), pairs
     for relation in sorted({*tables.schema.relations, *tables.triples["relation"].to_pylist()}):
         known = tables.schema.relations.get(relation)
         label = relation.replace("_", " ") if known is None else known.label
-        pairs = [(kind, Iri("Property", "rdf")), (Iri("label", "rdfs"), Value(label))]
-        yield names.of("relation", relation), [*pairs, (Iri("notation", "skos"), Value(relation))]
+        pairs: Pairs = [(kind, Iri("Property", "rdf")), (Iri("label", "rdfs"), Value(label))]
+        yield names.of("relation", relation), [*pairs, (Iri("shorthand", "oio"), Value(relation))]
     for row in rows_of(tables.entities):
         pairs = [
             (kind, names.of("type", row["type"])),
             (Iri("label", "rdfs"), Value(row["name"])),
-            (Iri("notation", "skos"), Value(row["entity_id"])),
+            (Iri("id", "oio"), Value(row["entity_id"])),
+            (Iri("hasOBONamespace", "oio"), Value(row["type"])),
         ]
         pairs += [(Iri("altLabel", "skos"), Value(one)) for one in row["synonyms"]]
         pairs += [(Iri("mergedFrom", "g"), Value(one)) for one in row["merged_from"]]
-        yield names.of("entity", row["entity_id"]), pairs
+        yield names.entity(row["entity_id"]), pairs
     for row in rows_of(tables.triples):
         triple = Quoted(
-            names.of("entity", row["head_id"]),
+            names.entity(row["head_id"]),
             names.of("relation", row["relation"]),
-            names.of("entity", row["tail_id"]),
+            names.entity(row["tail_id"]),
         )
         yield triple.subject, [(triple.predicate, triple.object)]
         if annotation != "none":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -114,12 +114,11 @@ class GraphTables:
         if keep.all() and not linked_only:
             return self, ledger.check()
         triples = self.triples.filter(pa.array(keep))
-        kept = triples["triple_id"].to_pylist()
-        evidence = self.evidence.filter(pc.field("triple_id").isin(kept))
+        evidence = having(self.evidence, "triple_id", triples["triple_id"].to_pylist())
         entities = self.entities
         if linked_only:
             ends = {*triples["head_id"].to_pylist(), *triples["tail_id"].to_pylist()}
-            entities = entities.filter(pc.field("entity_id").isin(sorted(ends)))
+            entities = having(entities, "entity_id", ends)
         part = replace(self, entities=entities, triples=triples, evidence=evidence)
         return part, ledger.check()
 
@@ -128,6 +127,11 @@ def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
     """Yield a table's rows as dicts while only a few exist at a time."""
     for batch in table.to_batches(_BATCH_ROWS):
         yield from batch.to_pylist()
+
+
+def having(table: pa.Table, column: str, values: Iterable[str]) -> pa.Table:
+    """Return the rows whose column holds one of the values, in their order."""
+    return table.filter(pc.field(column).isin(pa.array(sorted(values), pa.string())))
 
 
 def short_float(value: float) -> float:

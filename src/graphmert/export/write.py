@@ -47,6 +47,7 @@ def export_graph(
     *,
     format: Format,
     base: str = DEFAULT_BASE,
+    purls: bool = True,
     annotation: Annotation = "reified",
 ) -> Exported:
     """Write a graph in one form; files are whole or absent.
@@ -57,6 +58,7 @@ def export_graph(
             `graph.ttl`, `graph.nt`, `graph.graphml` or `graph.obo` into.
         format: one of `FORMATS`.
         base: start of the IRIs in RDF.
+        purls: ids such as GO:0008150 get their IRI of the OBO library, in RDF.
         annotation: how RDF says score and evidence of a triple: `reified` by rdf:Statement,
             which every reader knows; `rdf12` by triple terms of RDF 1.2; `none` not at all.
 
@@ -73,7 +75,8 @@ def export_graph(
         )
     out = Path(out)
     if format in _FOLDERS:
-        return Exported(tuple(_FOLDERS[format](tables, out)), ())
+        paths, ledger = _FOLDERS[format](tables, out)
+        return Exported(tuple(paths), (ledger,))
     path = out / f"graph{_ENDINGS[format]}" if out.is_dir() or not out.suffix else out
     if format == "graphml":
         paths, ledger = write_graphml(tables, path)
@@ -81,7 +84,7 @@ def export_graph(
         paths, ledger = write_obo(tables, path)
     else:
         write = write_turtle if format == "turtle" else write_ntriples
-        paths = write(tables, path, base=base, annotation=annotation)
+        paths = write(tables, path, base=base, purls=purls, annotation=annotation)
         ledger = _unannotated(tables, annotation)
     return Exported(tuple(paths), (ledger,))
 
