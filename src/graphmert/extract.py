@@ -390,3 +390,33 @@ def _slot_log_probabilities(
     logits = model.token_logits(flat_ND, positions).float().cpu()
     logits[:, sorted(banned)] = -torch.inf
     return list(torch.split(logits.log_softmax(-1), [sum(flags) for flags in is_open]))
+
+
+@torch.no_grad()
+def predict_tokens(
+    model: GraphMERT,
+    chain: LeafyChain,
+    query: Query,
+    *,
+    asker: Asker,
+    max_tokens: int,
+    top_k: int,
+    banned: frozenset[int] = frozenset(),
+) -> dict[int, float]:
+    """Return the likeliest tokens of a tail, whatever its length and their places.
+
+    A token scores max over lengths n <= max_tokens and slots k of log p(token | slot k of n).
+
+    Args:
+        top_k: tokens returned.
+        banned: token ids that are never returned; the mask token never is.
+    Returns: token id -> score, the surest first.
+    """
+    model.eval()
+    banned = banned | {asker.mask_id}
+    groups = tuple(asker.group(query, n_slots=n) for n in range(1, max_tokens + 1))
+    log_ps = _slot_log_probabilities(model, chain, groups, asker, banned)
+    best = torch.cat(log_ps).max(dim=0).values
+    values, tokens = best.topk(min(top_k, best.shape[-1]))
+    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+    return {token: value for token, value in pairs if value > -np.inf}

@@ -203,6 +203,12 @@ class Tokenizer:
         """Join token ids back into text."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def token(self, token_id: int) -> str:
+        """Return a token as the vocabulary writes it, such as "##ase"."""
+        token = self._backend.id_to_token(int(token_id))
+        assert token is not None, f"no token has the id {token_id}"
+        return token
+
 
 def _letters(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the characters that begin words and those within words, sorted."""

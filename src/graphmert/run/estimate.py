@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from graphmert.domains.text.helper import most_calls
 from graphmert.kg import read_obo
 from graphmert.run.settings import RunConfig, body_path
 
@@ -32,7 +33,10 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
     nodes = batch * _NODES_PER_CHAIN + names * _NODES_PER_NAME
     operations = 6.0 * per_node * nodes * n_updates
     rate = _matrix_rate(config.train.precision)
+    helper = config.extract.helper
+    calls = {"helper": most_calls(helper, config.split.n_test_heads)} if helper.llm.is_set else {}
     return {
+        **calls,
         "input": {
             "terms": len(obo.kg.entities),
             "triples": len(obo.kg.triples),

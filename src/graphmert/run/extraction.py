@@ -75,8 +75,18 @@ class Rule:
         }
 
 
-def propose(scores_QE: np.ndarray, block: Answers, top_k: int) -> list[Candidate]:
-    """The best tails of each query, ties by entity row."""
+def propose(
+    scores_QE: np.ndarray,
+    block: Answers,
+    top_k: int,
+    *,
+    also: Mapping[int, frozenset[int]] | None = None,
+) -> list[Candidate]:
+    """The best tails of each query, ties by entity row.
+
+    Args:
+        also: tails that are proposed whatever their rank, by query.
+    """
     shifted = scores_QE - scores_QE.max(axis=1, keepdims=True)
     log_z = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     fit_QE = shifted - log_z
@@ -84,6 +94,8 @@ def propose(scores_QE: np.ndarray, block: Answers, top_k: int) -> list[Candidate
     candidates = []
     for row, index in enumerate(block.index_Q):
         best = np.argpartition(-fit_QE[row], top_k - 1)[:top_k]
+        if also and int(index) in also:
+            best = np.union1d(best, sorted(also[int(index)]))
         best = best[np.lexsort((best, -fit_QE[row, best]))]
         relation = 0.0 if block.relation_Q is None else float(block.relation_Q[row])
         candidates += [
@@ -172,11 +184,22 @@ class Extracted:
 
 
 def extract_test(
-    scorer: Scorer, rule: Rule, settings: ExtractSettings, *, model_hash: str, progress: Progress
+    scorer: Scorer,
+    rule: Rule,
+    settings: ExtractSettings,
+    *,
+    model_hash: str,
+    progress: Progress,
+    also: Mapping[tuple[int, int], frozenset[int]] | None = None,
 ) -> Extracted:
-    """Answer every query at the test heads with the frozen rule and build the graph."""
+    """Answer every query at the test heads with the frozen rule and build the graph.
+
+    Args:
+        also: (head, relation) -> tails to score besides the best, such as a helper's.
+    """
     prepared = scorer.prepared
     queries = head_queries(prepared, "test", only_true=False)
+    more = _by_query(queries, also or {})
     ranker = Ranker(prepared, queries, "test")
     candidates: list[Candidate] = []
     relation_scores: dict[int, float] = {}
@@ -192,7 +215,7 @@ def extract_test(
             relation_scores.update(
                 zip(block.index_Q.tolist(), block.relation_Q.tolist(), strict=True)
             )
-        candidates += propose(combined, block, settings.top_k)
+        candidates += propose(combined, block, settings.top_k, also=more)
         query_ledger.keep(len(block.index_Q))
     progress.end()
     correct = _correct(candidates, queries, prepared, "test")
@@ -217,6 +240,13 @@ def extract_test(
     tables, ledger = builder.finish()
     summary = builder.summary(query_ledger) | _relation_choice(relation_scores, queries, prepared)
     return Extracted(tables, ledger, query_ledger, ranker.rows, calibration, summary)
+
+
+def _by_query(
+    queries: Sequence[Query], also: Mapping[tuple[int, int], frozenset[int]]
+) -> dict[int, frozenset[int]]:
+    found = {i: also.get((query.head_entity, query.relation)) for i, query in enumerate(queries)}
+    return {place: tails for place, tails in found.items() if tails}
 
 
 def _query_ledger(prepared: Prepared, n_asked: int) -> Ledger:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from graphmert.config import Settings
+from graphmert.domains.text.helper import HelperSettings
 from graphmert.errors import CapabilityError, ConfigError
 from graphmert.masking import MaskingConfig
 from graphmert.recipe import TrainConfig
@@ -108,6 +109,7 @@ class ExtractSettings(Settings):
     n_formed: int = Field(
         default=0, ge=0, description="test triples whose tail is named by tokens alone"
     )
+    helper: HelperSettings = HelperSettings()
 
 
 class EvaluateSettings(Settings):

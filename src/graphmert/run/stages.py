@@ -16,6 +16,7 @@ from graphmert.run.answers import Scorer
 from graphmert.run.evaluation import evaluate_run, ranks_to_table, summarise
 from graphmert.run.extraction import choose_rule, extract_test
 from graphmert.run.forming import form_test_tails
+from graphmert.run.helping import help_extraction
 from graphmert.run.manifest import StageOutput
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig
@@ -93,10 +94,26 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
     progress.end()
     rule, fitted = choose_rule(scorer, config.extract, progress)
     model_hash = sha256_file(run_dir / "model" / "model.safetensors")
-    result = extract_test(scorer, rule, config.extract, model_hash=model_hash, progress=progress)
+    helped = None
+    if config.extract.helper.llm.is_set:
+        helped = help_extraction(config.extract.helper, scorer, run_dir / "llm", progress)
+    result = extract_test(
+        scorer,
+        rule,
+        config.extract,
+        model_hash=model_hash,
+        progress=progress,
+        also={} if helped is None else helped.tails,
+    )
     formed = form_test_tails(scorer, config.extract.n_formed, progress)
     run = prepared.run
-    for name, table in result.tables.items():
+    tables = dict(result.tables)
+    ledgers = [result.query_ledger, result.ledger]
+    if helped is not None:
+        tables["kg/helper"] = helped.table
+        ledgers += helped.ledgers
+        formed |= {"helper": helped.summary}
+    for name, table in tables.items():
         run.write(name, table)
     ranks = run_dir / "kg" / "ranks.parquet"
     write_table(ranks, ranks_to_table(result.ranks))
@@ -107,9 +124,10 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
         "extraction": result.summary | formed,
     }
     atomic_write_json(run_dir / "kg" / "measured.json", measured)
-    files = [run_dir / f"{name}.parquet" for name in result.tables]
+    files = [run_dir / f"{name}.parquet" for name in tables]
     files += [ranks, run_dir / "kg" / "measured.json"]
-    return StageOutput(files, result.summary, (result.query_ledger, result.ledger))
+    bill = {} if helped is None else {"helper": helped.bill}
+    return StageOutput(files, result.summary, tuple(ledgers), timings=bill)
 
 
 def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:
