@@ -42,12 +42,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_ids)
 def test_examples_give_what_they_show(page: Path) -> None:
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    names: dict[str, object] = {}  # examples of a page build on one another
     for number, example in enumerate(EXAMPLE.findall(page.read_text(encoding="utf-8"))):
         if ">>>" not in example:
             compile(example, str(page), "exec")
             continue
-        test = parser.get_doctest(example, {}, f"{page.name}[{number}]", str(page), 0)
-        assert runner.run(test).failed == 0
+        test = parser.get_doctest(example, names, f"{page.name}[{number}]", str(page), 0)
+        assert runner.run(test, clear_globs=False).failed == 0
+        names.update(test.globs)
 
 
 def equation_rows() -> list[tuple[list[str], str]]:

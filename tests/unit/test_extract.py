@@ -19,6 +19,7 @@ from graphmert.extract import (
     TokenCandidates,
     encode_entities,
     form_tails,
+    predict_tokens,
     score_queries,
 )
 from graphmert.feed import NameTable
@@ -278,3 +279,27 @@ def test_more_tails_than_words() -> None:
         model, CHAINS[0], Query(0, 1, 2, 0), asker=asker, max_tokens=2, n_best=30, banned=banned
     )
     assert {tail.tokens for tail in tails} == {(9,), (10,), (9, 9), (9, 10), (10, 9), (10, 10)}
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["isolated", "open"])
+def test_predicted_tokens_are_the_best_over_lengths_and_slots(is_open: bool) -> None:
+    model, asker = make_open() if is_open else make()
+    query = Query(1, 2, 3, 0)
+    chain = CHAINS[query.chain]
+    expected = torch.full((VOCAB_SIZE,), -torch.inf)
+    for n in (1, 2, 3):
+        group = asker.group(query, n_slots=n)
+        own = chain.triples if is_open else ()
+        batch = collate([LeafyChain(chain.roots, (*own, group))], relation_names=NAMES, pad_id=PAD)
+        with torch.no_grad():
+            places = batch.leaf_index_TL[-1][batch.tail_mask_TL[-1]]
+            logits = model.token_logits(model(batch)[0], places)
+        logits[:, [*BANNED, MASK]] = -torch.inf
+        expected = torch.maximum(expected, logits.log_softmax(-1).max(dim=0).values)
+    found = predict_tokens(model, chain, query, asker=asker, max_tokens=3, top_k=7, banned=BANNED)
+    assert list(found) == expected.argsort(descending=True)[:7].tolist()
+    assert list(found.values()) == pytest.approx([float(expected[t]) for t in found], abs=1e-5)
+    everything = predict_tokens(
+        model, chain, query, asker=asker, max_tokens=3, top_k=10 * VOCAB_SIZE, banned=BANNED
+    )
+    assert set(everything) == set(range(VOCAB_SIZE)) - BANNED - {MASK}
