@@ -33,7 +33,14 @@
         "threshold": float, "precision": float|null, "recall": float, "f1": float,
         "n_accepted": int, "n_true": int, "target_reached": bool
       },
-      "extraction": {MEASURE: number|text}    # counts and shares of the extracted graph
+      "extraction": {MEASURE: number|text},   # counts and shares of the extracted graph
+      "graph": {                       # of `graph_measures`
+        "support": {"n", "n_supported", "threshold", "score": interval|null, "unsupported"},
+        "queries": {"n_queries", "n_true", "n_accepted", "n_correct", "precision", "recall",
+                    "f1", ...},        # on queries with a held-out tail
+        "graph_qa": {"n_questions", "systems": {GRAPH: {HOPS: {...}}}, "gain", "questions"},
+        "frequency": {"head": [band], "tail": [band], "tail_slope": float|null}|null
+      }
     }
 
 Group numbers are null where the group is empty. Measures are rounded to six decimals.

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from graphmert.errors import DataError
 from graphmert.evaluate.bootstrap import clustered_interval
 from graphmert.evaluate.proportions import share_of
 from graphmert.kg import Entity, Schema, Triple
@@ -55,26 +54,27 @@ class Question:
 class Vocabulary:
     """The words of a graph: names of entities and labels of relations.
 
-    Raises:
-        DataError: two relations have one label, so that a question could mean either.
+    Attributes:
+        entities: by id.
+        schema: of the relations.
+        names: entities by name.
+        labels: relation by its label; a label that two relations share stands for neither.
     """
 
     entities: Mapping[str, Entity]
     schema: Schema
     names: NameTable
+    labels: Mapping[str, str]
 
     @classmethod
     def build(cls, entities: Mapping[str, Entity], schema: Schema) -> Vocabulary:
-        """Index the names of entities."""
-        labels: dict[str, str] = {}
+        """Index the names of entities and the labels of relations."""
+        owners: dict[str, list[str]] = defaultdict(list)
         for name, relation in sorted(schema.relations.items()):
-            other = labels.setdefault(fold_name(relation.label), name)
-            if other != name:
-                raise DataError(
-                    "two relations have one label", got=f"{other} and {name}: {relation.label!r}"
-                )
+            owners[fold_name(relation.label)].append(name)
+        labels = {label: names[0] for label, names in owners.items() if len(names) == 1}
         table = NameTable((e.entity_id, e.name, e.synonyms) for e in entities.values())
-        return cls(entities, schema, table)
+        return cls(entities, schema, table, labels)
 
     def text_of(self, head_id: str, relations: Sequence[str]) -> str:
         """The question about an entity along relations."""
@@ -168,6 +168,9 @@ def _objection(
         return "an end is no entity"
     if any(name not in vocabulary.schema.relations for name in relations):
         return "a relation is not in the schema"
+    schema = vocabulary.schema
+    if any(fold_name(schema.relations[one].label) not in vocabulary.labels for one in relations):
+        return "the label of its relation is ambiguous"
     if len(ends) > MAX_ANSWERS:
         return f"more than {MAX_ANSWERS} answers"
     if [one.entity_id for one in vocabulary.names.exact(entity.name)] != [head]:
@@ -194,9 +197,7 @@ def read_question(text: str, vocabulary: Vocabulary) -> Reading | None:
     """
     if not text.endswith(_END):
         return None
-    labels = {
-        fold_name(one.label): name for name, one in sorted(vocabulary.schema.relations.items())
-    }
+    labels = vocabulary.labels
     words = text.removesuffix(_END).split(" ")
     for n_words in range(len(words), 0, -1):
         parts = " ".join(words[n_words:]).split(_BETWEEN)

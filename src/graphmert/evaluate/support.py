@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from graphmert.evaluate.proportions import share_of
 from graphmert.export import GraphTables
 from graphmert.export.tables import rows_of
@@ -40,11 +42,13 @@ def support_score(
     """
     ledger = Ledger("SupportScore")
     broken = _violations(tables, seed)
+    # Scores are stored as float32; one that equals the threshold must not fall below it.
+    least = np.float32(threshold)
     supported = _with_both_surfaces(tables)
     for row in rows_of(tables.triples):
         ledger.offered()
         triple = Triple(row["head_id"], row["relation"], row["tail_id"])
-        if row["score"] < threshold:
+        if np.float32(row["score"]) < least:
             reason = "score below the threshold"
         elif triple in broken:
             reason = f"schema: {broken[triple]}"

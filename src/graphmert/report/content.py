@@ -26,6 +26,7 @@ from graphmert.report.blocks import (
     SystemKind,
     Table,
 )
+from graphmert.report.graph import graph_blocks
 from graphmert.report.samples import best_samples, drawn_samples
 from graphmert.report.source import RunFiles, read_checked
 
@@ -49,6 +50,7 @@ def build_report(files: RunFiles) -> Report:
         Section("By tail length and head", _group_blocks(files)),
         Section("Calibration", _calibration_blocks(files)),
         Section("Extracted graph", _extraction_blocks(files)),
+        Section("The graph itself", _graph_blocks(files)),
         Section("Sample triples", _sample_blocks(files)),
         Section("Training", _training_blocks(files)),
         Section("Configuration", _configuration_blocks(files)),
@@ -392,6 +394,11 @@ def _extraction_blocks(files: RunFiles) -> tuple[Block, ...]:
     if files.rejected is not None and len(files.rejected):
         blocks.append(_rejected_table(files))
     return tuple(blocks)
+
+
+def _graph_blocks(files: RunFiles) -> tuple[Block, ...]:
+    measures = files.metrics.get("graph") or {}
+    return read_checked("metrics.json", lambda: graph_blocks(measures))
 
 
 def _rejected_table(files: RunFiles) -> Table:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from graphmert.errors import CheckpointError
+from graphmert.evaluate.graph_measures import graph_measures
 from graphmert.model import GraphMERT
 from graphmert.progress import Progress
 from graphmert.report import render_report
@@ -146,6 +147,13 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
         "calibration": measured["calibration"],
         "extraction": measured["extraction"],
         "rule": measured["rule"],
+        "graph": graph_measures(
+            prepared.run,
+            threshold=measured["rule"]["threshold"],
+            rows=systems["graphmert"],
+            seed=config.seed,
+            n_resamples=config.evaluate.n_resamples,
+        ),
     }
     atomic_write_json(run_dir / "metrics.json", metrics)
     counts = {

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphmert.errors import DataError
 from graphmert.evaluate.graph_measures import graph_measures, questions_of
 from graphmert.evaluate.graph_qa import (
     LocalSearch,
@@ -148,10 +147,17 @@ def test_a_draw_is_even_and_repeatable(words: Vocabulary) -> None:
     assert ledger.check().n_kept == 4
 
 
-def test_two_relations_with_one_label_are_refused() -> None:
-    schema = Schema(("x",), {"r": Relation("r", label="has"), "s": Relation("s", label="Has")})
-    with pytest.raises(DataError, match="one label"):
-        Vocabulary.build(ENTITIES, schema)
+def test_a_label_that_two_relations_share_asks_nothing() -> None:
+    schema = Schema(
+        ("x",),
+        {"r": Relation("r", label="has"), "s": Relation("s", label="Has"), "t": Relation("t")},
+    )
+    vocabulary = Vocabulary.build(ENTITIES, schema)
+    test = [Triple("a", "r", "b"), Triple("c", "t", "d")]
+    questions, ledger = make_questions(test, [], vocabulary)
+    assert [one.relations for one in questions] == [("t",)]
+    assert ledger.to_dict()["left_out"] == {"the label of its relation is ambiguous": 1}
+    assert read_question("thing a has what?", vocabulary) is None
 
 
 def test_accuracy_by_graph(words: Vocabulary) -> None:

@@ -64,6 +64,11 @@ def test_the_seed_joins_cycles_and_cardinalities() -> None:
     assert "schema" not in str(support_score(one, threshold=0.0)["unsupported"])
 
 
+def test_a_score_at_the_threshold_reaches_it() -> None:
+    # As float32, 0.7 is 0.69999998….
+    assert support_score(make_tables(), threshold=0.7)["n_supported"] == 2
+
+
 def test_an_empty_graph_has_no_score() -> None:
     tables = make_tables()
     empty = dataclasses.replace(
