@@ -378,7 +378,7 @@ def test_times_are_in_timings_only(run: Path) -> None:
 
 def test_metrics(run: Path) -> None:
     metrics = read_json(run / "metrics.json")
-    assert metrics.keys() == {"system", "test", "calibration", "extraction", "rule"}
+    assert metrics.keys() == {"system", "test", "calibration", "extraction", "rule", "graph"}
     test, ranks = metrics["test"], rows(run, "kg/ranks_all")
     assert metrics["system"] in test["systems"]
     assert {"relation_frequency", "longest_name_in_text", "bm25_names", "char_ngram"} <= test[
