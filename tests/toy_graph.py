@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +160,15 @@ def make_tables() -> GraphTables:
 
 
 def make_run(folder: Path) -> RunDir:
-    """Write the graph with documents, mentions, seed, schema and rejected candidates."""
+    """A copy of the graph with documents, mentions, seed, schema and rejected candidates."""
+    return RunDir(shutil.copytree(_template(), folder, dirs_exist_ok=True))
+
+
+@cache
+def _template() -> Path:
+    """Written once: every file written is flushed to disk, which a copy is not."""
+    folder = Path(tempfile.mkdtemp(prefix="toy-graph-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run = RunDir(folder)
     tables = make_tables()
     for name in ("entities", "triples", "evidence"):
@@ -201,7 +213,7 @@ def make_run(folder: Path) -> RunDir:
             ],
         ),
     )  # fmt: skip
-    return run
+    return folder
 
 
 # --- random graphs --------------------------------------------------------------------------

@@ -30,6 +30,11 @@ G = "urn:graphmert:vocab:"
 few = settings(max_examples=20)
 
 
+@pytest.fixture(autouse=True)
+def _without_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 def table_of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return make_table(name, {key: [row[key] for row in rows] for key in schema_of(name).names})
 
