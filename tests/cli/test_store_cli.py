@@ -193,11 +193,14 @@ def test_a_judge_and_its_estimate(store: Path, tmp_path: Path) -> None:
 
     with serving(respond) as server:
         words = ["kg", "judge", store, "--url", server.url, "--model", "stub", "--n", 3]
+        assert invoke(*words).exit_code == 3  # the toy run holds no sequences
+        words += ["--context", "sentence", "--max-tokens", 99]
         estimate = told(*words, "--dry-run")
         assert server.requests == []
         assert {one["n_calls"] for one in estimate["estimates"].values()} == {3}
         found = told(*words, "--out", tmp_path / "verdicts.json")
         assert len(server.requests) == 9
+        assert server.requests[0]["max_tokens"] == 99
         again = told(*words, "--measure", "validity")
         assert len(server.requests) == 9
         assert again["usage"]["n_cached"] == 3

@@ -5,13 +5,25 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graphmert.cli.store import StorePath
 from graphmert.cli.terminal import AsJson, finish, print_result, progress_shown, reporting, say
 from graphmert.errors import ConfigError
+
+if TYPE_CHECKING:
+    from graphmert.llm import LLM, LLMSettings
+
+
+class Format(enum.StrEnum):
+    """How a server is told the form of an answer."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    TEXT = "text"
+
 
 N = Annotated[int, typer.Option(min=1, help="Triples to draw.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draw.")]
@@ -23,7 +35,18 @@ KeyEnv = Annotated[
 ]
 Concurrent = Annotated[int, typer.Option(min=1, help="Language model: calls at a time.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of kept answers; STORE/llm unless given.")]
+AnswerFormat = Annotated[
+    Format, typer.Option(help="Language model: how the server is told the form of an answer.")
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Language model: longest answer.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate calls and tokens; ask nothing.")]
+
+
+class Context(enum.StrEnum):
+    """What a judge reads beside a triple."""
+
+    SEQUENCE = "sequence"
+    SENTENCE = "sentence"
 
 
 class Measure(enum.StrEnum):
@@ -88,6 +111,11 @@ def judge(
     seed: Seed = 0,
     key_env: KeyEnv = "",
     concurrent: Concurrent = 4,
+    answer_format: AnswerFormat = Format.JSON_SCHEMA,
+    max_tokens: MaxTokens = 512,
+    context: Annotated[
+        Context, typer.Option(help="FActScore*: what the judge reads beside the triple.")
+    ] = Context.SEQUENCE,
     cache: Cache = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write scores and every verdict here, as JSON.")
@@ -101,8 +129,12 @@ def judge(
         from graphmert.query import open_store
         from graphmert.shards import atomic_write_json
 
-        llm = _llm(store, url, model, key_env, concurrent, cache)
-        items = samples.draw_sample(open_store(store).tables, n=n, seed=seed)
+        settings = _settings(url, model, key_env, concurrent, answer_format, max_tokens)
+        llm = _llm(store, settings, cache)
+        opened = open_store(store)
+        items = samples.draw_sample(opened.tables, n=n, seed=seed)
+        if context is Context.SEQUENCE:
+            items = judged.in_sequences(items, opened.run)
         wanted: list[Any] = [one.value for one in measure or list(Measure)]
         if dry_run:
             estimates = {
@@ -112,6 +144,7 @@ def judge(
             print_result({"n": len(items), "estimates": estimates}, as_json)
             return
         result: dict[str, Any] = {"n": len(items), "seed": seed, "model": model}
+        result["context"] = context.value
         verdicts: dict[str, Any] = {}
         with progress_shown() as progress:
             for one in wanted:
@@ -133,6 +166,8 @@ def qa(
     model: Model = "",
     key_env: KeyEnv = "",
     concurrent: Concurrent = 4,
+    answer_format: AnswerFormat = Format.JSON_SCHEMA,
+    max_tokens: MaxTokens = 512,
     cache: Cache = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -153,7 +188,8 @@ def qa(
         if not dry_run:
             result |= graph_qa.graph_qa(questions, train, links, vocabulary, seed=seed)
         if url:
-            llm = _llm(store, url, model, key_env, concurrent, cache)
+            settings = _settings(url, model, key_env, concurrent, answer_format, max_tokens)
+            llm = _llm(store, settings, cache)
             seed_links = [Link(one.triple_id, *one) for one in train]
             graphs = {"none": None, "seed": Graph(seed_links), "both": Graph([*seed_links, *links])}
             if dry_run:
@@ -168,12 +204,24 @@ def qa(
         finish(0 if questions else 1, result, as_json)
 
 
-def _llm(
-    store: Path, url: str, model: str, key_env: str, concurrent: int, cache: Path | None
-) -> Any:
-    from graphmert.llm import LLM, LLMSettings
+def _settings(
+    url: str, model: str, key_env: str, concurrent: int, answer_format: Format, max_tokens: int
+) -> LLMSettings:
+    from graphmert.llm import LLMSettings
 
-    settings = LLMSettings(url=url, model=model, key_env=key_env, n_concurrent=concurrent)
+    return LLMSettings(
+        url=url,
+        model=model,
+        key_env=key_env,
+        n_concurrent=concurrent,
+        answer_format=answer_format.value,
+        max_tokens=max_tokens,
+    )
+
+
+def _llm(store: Path, settings: LLMSettings, cache: Path | None) -> LLM:
+    from graphmert.llm import LLM
+
     return LLM(settings, cache_dir=store / "llm" if cache is None else cache)
 
 

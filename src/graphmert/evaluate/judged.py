@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from graphmert.errors import JudgeError
@@ -11,6 +11,7 @@ from graphmert.evaluate.proportions import share_of
 from graphmert.evaluate.samples import SampleItem
 from graphmert.llm import LLM, Answer, Failure, Prompt
 from graphmert.progress import Progress
+from graphmert.store import RunDir
 
 Measure = Literal["factscore", "factscore_truth", "validity"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -77,6 +78,35 @@ def judge_prompts(items: Sequence[SampleItem], measure: Measure) -> list[Prompt]
     return prompts
 
 
+def in_sequences(items: Sequence[SampleItem], run: RunDir) -> list[SampleItem]:
+    """Return the triples with the whole sequence around their sentence as the text to judge.
+
+    A sentence that lies in several sequences brings all of them. A triple without evidence stays
+    as it is.
+
+    Raises:
+        FormatError: the run holds no documents or no sequences.
+    """
+    documents = run.read("corpus/documents")
+    ids, bodies = documents["doc_id"].to_pylist(), documents["text"].to_pylist()
+    texts = dict(zip(ids, bodies, strict=True))
+    spans: dict[str, list[tuple[int, int]]] = {}
+    table = run.read("corpus/sequences")
+    columns = (table[one].to_pylist() for one in ("doc_id", "start", "end"))
+    for doc_id, start, end in zip(*columns, strict=True):
+        spans.setdefault(doc_id, []).append((start, end))
+    widened = []
+    for item in items:
+        first, last = item.sent_start, item.sent_start + len(item.sentence)
+        touched = [one for one in spans.get(item.doc_id, ()) if one[0] < last and first < one[1]]
+        if item.sentence and touched:
+            start = min(first, *(a for a, _ in touched))
+            end = max(last, *(b for _, b in touched))
+            item = replace(item, sentence=texts[item.doc_id][start:end], sent_start=start)
+        widened.append(item)
+    return widened
+
+
 def form_of(measure: Measure) -> type[SupportVerdict] | type[ValidityVerdict]:
     """Return the form of a measure's answers."""
     return ValidityVerdict if measure == "validity" else SupportVerdict
@@ -100,8 +130,8 @@ def judge(
         JudgeError: no triple, or none was judged.
         CapabilityError: the judge cannot be reached.
 
-    Source: GraphMERT, FActScore* and ValidityScore. Differs: the sentence is the context, not
-    the whole sequence.
+    Source: GraphMERT, FActScore* and ValidityScore. Differs: none for items `in_sequences`; else
+    the sentence is the context.
     Checked by: tests/unit/evaluate/test_judged.py
     """
     answers = llm.ask_all(judge_prompts(items, measure), form_of(measure), progress=progress)

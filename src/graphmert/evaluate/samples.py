@@ -41,6 +41,7 @@ class SampleItem:
         item: place in the sample, from 1.
         relation: in words.
         sentence: of the evidence with the highest score; "" where there is none.
+        sent_start: where it starts in the document.
     """
 
     item: int
@@ -53,6 +54,7 @@ class SampleItem:
     score: float
     novel: bool
     method: str
+    sent_start: int = 0
 
 
 def draw_sample(tables: GraphTables, *, n: int, seed: int) -> list[SampleItem]:
@@ -98,6 +100,7 @@ def _item(tables: GraphTables, place: int, row: Mapping[str, Any]) -> SampleItem
         score=short_float(row["score"]),
         novel=row["novel"],
         method="" if best is None else best["method"],
+        sent_start=0 if best is None else best["sent_start"],
     )
 
 

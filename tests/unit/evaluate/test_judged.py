@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graphmert.errors import JudgeError
-from graphmert.evaluate.judged import MEASURES, form_of, judge, judge_prompts
+from graphmert.evaluate.judged import MEASURES, form_of, in_sequences, judge, judge_prompts
 from graphmert.evaluate.samples import draw_sample
 from graphmert.llm import LLM
 from stub_llm import Reply, answering, serving
-from toy_graph import make_tables
+from toy_graph import ACCEPTED, TEXTS, make_run, make_tables, table
 
 ITEMS = draw_sample(make_tables(), n=3, seed=0)
 
@@ -80,3 +82,21 @@ def test_forms_hold_closed_answers() -> None:
         "yes", "maybe", "no",
     ]  # fmt: skip
     assert set(form_of("factscore_truth").model_fields) == {"supported", "well_formed"}
+
+
+def test_the_sequence_is_the_context_where_it_is_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    cut = TEXTS["D2"].index("crosses")
+    spans = [("D1", 10, 75), ("D2", 0, cut), ("D2", cut, len(TEXTS["D2"]))]
+    rows = [
+        {"seq_id": f"{doc}#{i}", "doc_id": doc, "start": a, "end": b}
+        for i, (doc, a, b) in enumerate(spans)
+    ]
+    run.write("corpus/sequences", table("corpus/sequences", rows))
+    by_id = {one.triple_id: one for one in in_sequences(ITEMS, run)}
+    first = by_id[ACCEPTED[0][0].triple_id]
+    assert first.sentence == TEXTS["D1"][10:75]
+    # Its sentence lies in two sequences.
+    assert by_id[ACCEPTED[1][0].triple_id].sentence == TEXTS["D2"]
+    without = replace(ITEMS[0], sentence="", doc_id="")
+    assert in_sequences([without], run) == [without]
