@@ -38,6 +38,7 @@
         "support": {"n", "n_supported", "threshold", "score": interval|null, "unsupported"},
         "queries": {"n_queries", "n_true", "n_accepted", "n_correct", "precision", "recall",
                     "f1", ...},        # on queries with a held-out tail
+        "top_one": {NAME: {"n_queries", "n_true", "n_correct", "precision", "recall", "f1"}},
         "graph_qa": {"n_questions", "systems": {GRAPH: {HOPS: {...}}}, "gain", "questions"},
         "frequency": {"head": [band], "tail": [band], "tail_slope": float|null}|null
       }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphmert.evaluate.frequency import count_entities, recall_by_frequency
 from graphmert.evaluate.graph_qa import Question, Vocabulary, graph_qa, make_questions
-from graphmert.evaluate.held_out import query_scores
+from graphmert.evaluate.held_out import query_scores, top_one_scores
 from graphmert.evaluate.ranks import QueryRow
 from graphmert.evaluate.support import support_score
 from graphmert.export import GraphTables
@@ -24,7 +24,8 @@ def graph_measures(
     run: RunDir,
     *,
     threshold: float,
-    rows: Sequence[QueryRow] = (),
+    systems: Mapping[str, Sequence[QueryRow]] | None = None,
+    main: str = "graphmert",
     seed: int = 0,
     n_resamples: int = 1000,
     n_questions: int = 500,
@@ -36,14 +37,16 @@ def graph_measures(
     Args:
         run: a run directory after its extract stage.
         threshold: the score from which triples were accepted.
-        rows: ranks of held-out triples by the main system; without any, `frequency` is None.
+        systems: ranks of held-out triples by each system.
+        main: the system whose recall by frequency is wanted; None where it has no ranks.
         seed: of draws and resamples.
         n_resamples: bootstrap resamples.
         n_questions: questions of each length.
 
     Returns:
-        {"support": …, "queries": …, "graph_qa": …, "frequency": …}.
+        {"support": …, "queries": …, "top_one": {system: …}, "graph_qa": …, "frequency": …}.
     """
+    rows = (systems or {}).get(main, ())
     tables = GraphTables.read(run)
     parts = {name: triples_of_split(run, name) for name in ("train", "valid", "test")}
     links = links_of_tables(tables)
@@ -61,6 +64,10 @@ def graph_measures(
             seed=seed,
             n_resamples=n_resamples,
         ),
+        "top_one": {
+            name: top_one_scores(own, seed=seed, n_resamples=n_resamples)
+            for name, own in (systems or {}).items()
+        },
         "graph_qa": {**answered, "questions": ledger.to_dict()},
         "frequency": _frequency(run, tables, parts["train"], accepted, rows) if rows else None,
     }

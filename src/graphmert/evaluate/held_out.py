@@ -7,12 +7,13 @@ accepted there is wrong or merely unknown, the seed cannot tell.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphmert.evaluate.bootstrap import Interval
+from graphmert.evaluate.ranks import QueryRow
 from graphmert.kg import Triple
 
 
@@ -69,6 +70,40 @@ def query_scores(
         "precision_macro": _mean(with_answer[:, 0] / np.maximum(with_answer[:, 1], 1)),
         "recall_macro": _mean(recalls),
         "f1_macro": _mean(f1s),
+    }
+
+
+def top_one_scores(
+    rows: Sequence[QueryRow], *, seed: int = 0, n_resamples: int = 1000
+) -> dict[str, Any]:
+    """Return precision, recall and F1 of accepting the best tail of every query, of any system.
+
+    It needs no threshold, so that systems without calibrated scores can be compared. The best
+    tail of a query is a held-out one if and only if some held-out tail of it has filtered rank 1:
+    only entities that are not true are ranked before it. A tie for the first place counts as
+    missed.
+
+    Args:
+        rows: one row per held-out triple, of one system.
+        seed: of the bootstrap over heads.
+        n_resamples: bootstrap resamples.
+
+    Returns: n_queries, n_true, n_correct, and precision, recall and f1 (micro) with intervals.
+
+    Source: none.
+    Checked by: tests/unit/evaluate/test_held_out.py
+    """
+    queries: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        queries[row.head, row.relation].append(row.rank)
+    heads = [f"{head}" for head, _ in sorted(queries)]
+    counts = [(int(min(ranks) <= 1), 1, len(ranks)) for _, ranks in sorted(queries.items())]
+    array = np.array(counts, dtype=np.int64).reshape(-1, 3)
+    return {
+        "n_queries": len(queries),
+        "n_true": int(array[:, 2].sum()),
+        "n_correct": int(array[:, 0].sum()),
+        **_intervals(heads, array, seed=seed, n_resamples=n_resamples),
     }
 
 

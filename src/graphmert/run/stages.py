@@ -150,7 +150,7 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
         "graph": graph_measures(
             prepared.run,
             threshold=measured["rule"]["threshold"],
-            rows=systems["graphmert"],
+            systems=systems,
             seed=config.seed,
             n_resamples=config.evaluate.n_resamples,
         ),

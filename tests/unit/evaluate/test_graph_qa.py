@@ -242,9 +242,9 @@ def test_the_measures_of_a_run(tmp_path: Path) -> None:
     tables = GraphTables.read(run)
     rows = [QueryRow(2, 3, 0, 2, False, 1.0), QueryRow(5, 2, 4, 2, False, 20.0)]
     assert SCHEMA.relation_names[2:4] == ("part_of", "regulates")
-    found = graph_measures(run, threshold=0.5, rows=rows, n_resamples=20)
+    found = graph_measures(run, threshold=0.5, systems={"graphmert": rows}, n_resamples=20)
     json.dumps(found, allow_nan=False)
-    assert set(found) == {"support", "queries", "graph_qa", "frequency"}
+    assert set(found) == {"support", "queries", "top_one", "graph_qa", "frequency"}
     assert found["support"]["n"] == 3
     # Held out: regulates, part_of and is_a; accepted of these queries: two right, one wrong.
     queries = found["queries"]
@@ -254,4 +254,6 @@ def test_the_measures_of_a_run(tmp_path: Path) -> None:
     assert [one["recall"] for one in found["frequency"]["tail"]] == [1.0]
     questions, _, ledger = questions_of(run, tables, n_per_hop=5, seed=0)
     assert len(questions) == ledger.n_kept
-    assert graph_measures(run, threshold=0.5, n_resamples=20)["frequency"] is None
+    assert found["top_one"]["graphmert"]["n_correct"] == 1
+    bare = graph_measures(run, threshold=0.5, n_resamples=20)
+    assert (bare["frequency"], bare["top_one"]) == (None, {})

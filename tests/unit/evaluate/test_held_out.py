@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphmert.evaluate.held_out import query_scores
+from graphmert.evaluate.held_out import query_scores, top_one_scores
+from graphmert.evaluate.ranks import QueryRow, filtered_rank
 from graphmert.kg import Triple
 
 ends, relations = st.sampled_from("abcd"), st.sampled_from("rs")
@@ -67,3 +69,33 @@ def test_intervals_narrow_with_more_heads() -> None:
         return f1["high"] - f1["low"]
 
     assert run(400) < run(40) / 2
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_best_tail_is_right_where_a_true_one_has_rank_one(n_queries: int, seed: int) -> None:
+    """Against the scores themselves: the first entity, known ones left out, is held out."""
+    rng = np.random.default_rng(seed)
+    rows, n_right = [], 0
+    for head in range(n_queries):
+        scores = rng.permutation(12).astype(float)
+        known = rng.permutation(12)[: rng.integers(1, 6)]
+        true = known[: rng.integers(1, len(known) + 1)]
+        for tail in true:
+            rank = filtered_rank(scores, int(tail), known)
+            rows.append(QueryRow(head, 0, int(tail), 1, False, rank))
+        seen = np.setdiff1d(known, true)
+        open_scores = scores.copy()
+        open_scores[seen] = -1
+        n_right += int(open_scores.argmax()) in true
+    found = top_one_scores(rows, n_resamples=5)
+    assert (found["n_queries"], found["n_true"], found["n_correct"]) == (
+        n_queries, len(rows), n_right,
+    )  # fmt: skip
+    assert found["precision"]["value"] == pytest.approx(n_right / n_queries, abs=1e-6)
+    assert found["recall"]["value"] == pytest.approx(n_right / len(rows), abs=1e-6)
+
+
+def test_a_tie_for_the_first_place_is_missed() -> None:
+    rows = [QueryRow(0, 0, 1, 1, False, 1.5)]
+    assert top_one_scores(rows, n_resamples=5)["n_correct"] == 0
+    assert top_one_scores([])["f1"] is None

@@ -11,16 +11,18 @@ from graphmert.report.graph import graph_blocks
 from toy_graph import make_run
 
 ROWS = [QueryRow(2, 3, 0, 2, False, 1.0), QueryRow(5, 2, 4, 2, False, 20.0)]
+SYSTEMS = {"other_one": ROWS[::-1], "graphmert": ROWS}
 
 
 def test_every_measure_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    measures = graph_measures(run, threshold=0.5, rows=ROWS, n_resamples=20)
+    measures = graph_measures(run, threshold=0.5, systems=SYSTEMS, n_resamples=20)
     blocks = graph_blocks(measures)
     tables = [block for block in blocks if isinstance(block, Table)]
     assert [table.columns[0] for table in tables] == [
         "not supported because",
         "accepted triples",
+        "best tail of each query",
         "graph asked",
         "head in training triples",
         "tail in training triples",
@@ -28,13 +30,15 @@ def test_every_measure_is_shown(tmp_path: Path) -> None:
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert tables[0].rows == (("score below the threshold", "1"),)
     assert tables[1].rows[0][1].startswith("0.667 [")
-    both = next(row for row in tables[2].rows if row[0] == "both")
+    assert [row[0] for row in tables[2].rows] == ["graphmert", "other one"]
+    assert tables[2].rows[0][1].startswith("0.500 [")
+    both = next(row for row in tables[3].rows if row[0] == "both")
     assert both[1].startswith("0.667 [")
 
 
 def test_the_report_holds_the_section(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    measures = graph_measures(run, threshold=0.5, rows=ROWS, n_resamples=20)
+    measures = graph_measures(run, threshold=0.5, systems=SYSTEMS, n_resamples=20)
     run.metrics.write_text(json.dumps({"graph": measures}))
     page, markdown = render_report(run.path)
     assert "The graph itself" in page.read_text(encoding="utf-8")
