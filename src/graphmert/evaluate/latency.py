@@ -16,6 +16,24 @@ BATCH_SIZES = (1, 8, 32, 128)
 PERCENTILES = (50, 95, 99)
 
 
+def _time_calls(
+    call: Callable[[], object], n_warm: int, n_calls: int, max_seconds: float
+) -> list[float]:
+    """Seconds of each timed call."""
+    for _ in range(n_warm):
+        call()
+    seconds: list[float] = []
+    started = time.perf_counter()
+    while len(seconds) < n_calls:
+        before = time.perf_counter()
+        call()
+        after = time.perf_counter()
+        seconds.append(after - before)
+        if len(seconds) >= 20 and after - started > max_seconds:
+            break
+    return seconds
+
+
 def measure_latency(
     predictor: Callable[..., NDArray[np.float32]],
     contexts: NDArray[np.float32],
@@ -56,17 +74,7 @@ def measure_latency(
             for one in (contexts, rows)
             if one is not None
         ]
-        for _ in range(n_warm):
-            predictor(*batch)
-        seconds: list[float] = []
-        started = time.perf_counter()
-        while len(seconds) < n_calls:
-            before = time.perf_counter()
-            predictor(*batch)
-            after = time.perf_counter()
-            seconds.append(after - before)
-            if len(seconds) >= 20 and after - started > max_seconds:
-                break
+        seconds = _time_calls(lambda batch=batch: predictor(*batch), n_warm, n_calls, max_seconds)
         found = np.percentile(np.array(seconds) * 1000, PERCENTILES)
         measured.append(
             {

@@ -292,6 +292,16 @@ def _drop(
 # --- leaves ---------------------------------------------------------------------------------
 
 
+_LEAF_KINDS: dict[str, Any] = {
+    "row": np.int64,
+    "entity": np.int32,
+    "relation_number": np.int32,
+    "tail": np.int32,
+    "score": np.float32,
+    "rank": np.int32,
+}
+
+
 def choose_leaves(
     linked: Linked,
     doc_starts: Sequence[int] | NDArray[np.int64],
@@ -325,15 +335,7 @@ def choose_leaves(
     of_head = _by_head(triples, linked.usable, ledger)
     first = set(np.asarray(doc_starts).tolist())
     used: dict[int, int] = {}
-    kinds: dict[str, Any] = {
-        "row": np.int64,
-        "entity": np.int32,
-        "relation_number": np.int32,
-        "tail": np.int32,
-        "score": np.float32,
-        "rank": np.int32,
-    }
-    columns: dict[str, list[float]] = {name: [] for name in kinds}
+    columns: dict[str, list[float]] = {name: [] for name in _LEAF_KINDS}
     for row, (entities, scores) in enumerate(zip(linked.entity, linked.score, strict=True)):
         if row in first:
             used = {}
@@ -351,7 +353,7 @@ def choose_leaves(
             values = (row, head, relation, tail, score, rank)
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
-    arrays = {name: np.array(column, kinds[name]) for name, column in columns.items()}
+    arrays = {name: np.array(column, _LEAF_KINDS[name]) for name, column in columns.items()}
     return arrays, ledger.check()
 
 
