@@ -14,24 +14,7 @@ from graphmert.errors import DataError
 
 BATCH_SIZES = (1, 8, 32, 128)
 PERCENTILES = (50, 95, 99)
-
-
-def _time_calls(
-    call: Callable[[], object], n_warm: int, n_calls: int, max_seconds: float
-) -> list[float]:
-    """Seconds of each timed call."""
-    for _ in range(n_warm):
-        call()
-    seconds: list[float] = []
-    started = time.perf_counter()
-    while len(seconds) < n_calls:
-        before = time.perf_counter()
-        call()
-        after = time.perf_counter()
-        seconds.append(after - before)
-        if len(seconds) >= 20 and after - started > max_seconds:
-            break
-    return seconds
+_LEAST_CALLS = 20
 
 
 def measure_latency(
@@ -74,7 +57,9 @@ def measure_latency(
             for one in (contexts, rows)
             if one is not None
         ]
-        seconds = _time_calls(lambda batch=batch: predictor(*batch), n_warm, n_calls, max_seconds)
+        for _ in range(n_warm):
+            predictor(*batch)
+        seconds = _time_calls(predictor, batch, n_calls, max_seconds)
         found = np.percentile(np.array(seconds) * 1000, PERCENTILES)
         measured.append(
             {
@@ -85,3 +70,21 @@ def measure_latency(
             }
         )
     return {"batches": measured, "machine": platform.machine()}
+
+
+def _time_calls(
+    predictor: Callable[..., NDArray[np.float32]],
+    batch: Sequence[NDArray[Any]],
+    n_calls: int,
+    max_seconds: float,
+) -> list[float]:
+    seconds: list[float] = []
+    started = time.perf_counter()
+    while len(seconds) < n_calls:
+        before = time.perf_counter()
+        predictor(*batch)
+        after = time.perf_counter()
+        seconds.append(after - before)
+        if len(seconds) >= _LEAST_CALLS and after - started > max_seconds:
+            break
+    return seconds

@@ -54,6 +54,14 @@ LINKED_SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
     ]
 )
+_LEAF_KINDS: dict[str, Any] = {
+    "row": np.int64,
+    "entity": np.int32,
+    "relation_number": np.int32,
+    "tail": np.int32,
+    "score": np.float32,
+    "rank": np.int32,
+}
 _BLOCK_CELLS = 8_000_000
 _SPARE = 8
 
