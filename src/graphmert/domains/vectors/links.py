@@ -300,16 +300,6 @@ def _drop(
 # --- leaves ---------------------------------------------------------------------------------
 
 
-_LEAF_KINDS: dict[str, Any] = {
-    "row": np.int64,
-    "entity": np.int32,
-    "relation_number": np.int32,
-    "tail": np.int32,
-    "score": np.float32,
-    "rank": np.int32,
-}
-
-
 def choose_leaves(
     linked: Linked,
     doc_starts: Sequence[int] | NDArray[np.int64],
