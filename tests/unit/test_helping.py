@@ -95,11 +95,53 @@ def test_tails_that_are_asked_for_are_proposed_whatever_their_rank() -> None:
     assert plain[0] == also[0]
 
 
+def test_a_run_with_a_judge(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+    def judging(request: dict[str, Any], number: int) -> Reply:
+        if request["response_format"]["json_schema"]["name"] == "ValidityVerdict":
+            return answering({"verdict": "maybe"})
+        return answering({"supported": "yes", "well_formed": "yes"})
+
+    folder = tiny_run.rewind(tiny_run.copy(finished, tmp_path / "copy"), "evaluate")
+    with serving(judging) as server:
+        llm = (
+            f"evaluate.judge.llm.url={server.url}",
+            "evaluate.judge.llm.model=stub",
+            "evaluate.judge.n=5",
+            'evaluate.judge.measures=["validity", "factscore"]',
+        )
+        result = tiny_run.execute(folder, *llm)
+        assert result.exit_code == 0
+        before = tiny_run.contents(folder)
+        tiny_run.execute(tiny_run.rewind(folder, "evaluate"), *llm)
+        assert tiny_run.contents(folder) == before
+        assert len(server.requests) == 10
+    run = folder / "run"
+    said = json.loads((run / "metrics.json").read_text())["judged"]
+    assert said["factscore"]["score"]["value"] == 1.0
+    assert said["validity"]["n_maybe"] == 5
+    verdicts = json.loads((run / "kg" / "judged.json").read_text())["verdicts"]
+    accepted = set(RunDir(run).read("kg/triples")["triple_id"].to_pylist())
+    assert {row["triple_id"] for row in verdicts["validity"]} <= accepted
+    assert "ValidityScore" in (run / "report.md").read_text(encoding="utf-8")
+
+
 def test_an_estimate_of_a_run_bounds_the_calls(finished: Path, tmp_path: Path) -> None:
     from graphmert import run
 
     folder = tiny_run.copy(finished, tmp_path / "copy")
     with tiny_run.working_in(folder):
-        config = run.load("RUN.toml", ["extract.helper.llm.url=http://127.0.0.1:9/v1", *LIMITS])
+        config = run.load(
+            "RUN.toml",
+            [
+                "extract.helper.llm.url=http://127.0.0.1:9/v1",
+                "evaluate.judge.llm.url=http://127.0.0.1:9/v1",
+                *LIMITS,
+            ],
+        )
         told = run.execute(config, dry_run=True).summary
     assert told["helper"]["calls"] == 4 + 12 + 24
+    assert told["judge"]["calls"] == 3 * 200

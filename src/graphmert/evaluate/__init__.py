@@ -41,7 +41,8 @@
         "top_one": {NAME: {"n_queries", "n_true", "n_correct", "precision", "recall", "f1"}},
         "graph_qa": {"n_questions", "systems": {GRAPH: {HOPS: {...}}}, "gain", "questions"},
         "frequency": {"head": [band], "tail": [band], "tail_slope": float|null}|null
-      }
+      },
+      "judged": {MEASURE: {"judge", "n", "n_judged", "score", ...}}    # where there is a judge
     }
 
 Group numbers are null where the group is empty. Measures are rounded to six decimals.

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import Field
+
+from graphmert.config import Settings
 from graphmert.errors import JudgeError
 from graphmert.evaluate.proportions import share_of
-from graphmert.evaluate.samples import SampleItem
-from graphmert.llm import LLM, Answer, Failure, Prompt
+from graphmert.evaluate.samples import SampleItem, draw_sample
+from graphmert.export import GraphTables
+from graphmert.llm import LLM, Answer, Failure, LLMSettings, Prompt
 from graphmert.progress import Progress
 from graphmert.store import RunDir
 
 Measure = Literal["factscore", "factscore_truth", "validity"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+
+class JudgeSettings(Settings):
+    """Whether a language model judges the extracted graph of a run, and how much of it."""
+
+    llm: LLMSettings = LLMSettings()
+    n: int = Field(default=200, ge=1, description="accepted triples, drawn evenly")
+    seed: int = Field(default=0, ge=0, description="of the draw")
+    context: Literal["sequence", "sentence"] = Field(
+        default="sequence", description="FActScore*: what is read beside the triple"
+    )
+    measures: tuple[Measure, ...] = Field(
+        default=MEASURES, description="factscore, factscore_truth, validity"
+    )
+
+    @property
+    def most_calls(self) -> int:
+        """Calls that one run makes at most, retries apart."""
+        return self.n * len(set(self.measures))
 
 
 class SupportVerdict(Answer):
@@ -162,6 +186,47 @@ def judge(
         **_counts(judged),
     }
     return Judged(scores, rows)
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """What the judge said of a run's graph.
+
+    Attributes:
+        scores: by measure; empty where the graph has no triple.
+        verdicts: by measure, one row a triple.
+        bill: calls, tokens and cost of this time.
+    """
+
+    scores: dict[str, Any]
+    verdicts: dict[str, list[dict[str, Any]]]
+    bill: dict[str, Any]
+
+
+def judge_run(
+    run: RunDir, settings: JudgeSettings, *, cache_dir: Path, progress: Progress
+) -> JudgedRun:
+    """Judge a sample of the triples that extraction wrote; edits by hand play no part.
+
+    Raises:
+        JudgeError, CapabilityError: see `judge`.
+    """
+    tables = GraphTables.read(run)
+    if not len(tables.triples):
+        return JudgedRun({}, {}, {})
+    llm = LLM(settings.llm, cache_dir=cache_dir)
+    items = draw_sample(tables, n=settings.n, seed=settings.seed)
+    if settings.context == "sequence":
+        items = in_sequences(items, run)
+    scores: dict[str, Any] = {}
+    verdicts: dict[str, list[dict[str, Any]]] = {}
+    for measure in dict.fromkeys(settings.measures):
+        progress.begin(f"judge {measure}", total=len(items), unit="triples")
+        found = judge(items, llm, measure, progress=progress)
+        progress.end()
+        scores[measure] = {**found.scores, "context": settings.context, "seed": settings.seed}
+        verdicts[measure] = found.rows
+    return JudgedRun(scores, verdicts, {**llm.usage.to_dict(), "cost": llm.cost()})
 
 
 def _passes(verdict: SupportVerdict | ValidityVerdict) -> bool:

@@ -26,7 +26,7 @@ from graphmert.report.blocks import (
     SystemKind,
     Table,
 )
-from graphmert.report.graph import graph_blocks
+from graphmert.report.graph import graph_blocks, judged_blocks
 from graphmert.report.samples import best_samples, drawn_samples
 from graphmert.report.source import RunFiles, read_checked
 
@@ -397,8 +397,8 @@ def _extraction_blocks(files: RunFiles) -> tuple[Block, ...]:
 
 
 def _graph_blocks(files: RunFiles) -> tuple[Block, ...]:
-    measures = files.metrics.get("graph") or {}
-    return read_checked("metrics.json", lambda: graph_blocks(measures))
+    measures, judged = (files.metrics.get(name) or {} for name in ("graph", "judged"))
+    return read_checked("metrics.json", lambda: (*graph_blocks(measures), *judged_blocks(judged)))
 
 
 def _rejected_table(files: RunFiles) -> Table:

@@ -31,6 +31,30 @@ def graph_blocks(measures: Mapping[str, Any]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def judged_blocks(judged: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Return the table of what a judge said; nothing where there was none."""
+    if not judged:
+        return ()
+    names = {
+        "factscore": "FActScore*, the text alone",
+        "factscore_truth": "FActScore*, the text or general truth",
+        "validity": "ValidityScore",
+    }
+    rows = tuple(
+        (
+            names.get(measure, measure),
+            entry["judge"],
+            share(entry["score"]),
+            _count(entry["n_judged"]),
+            _count(entry["n_unjudged"]),
+        )
+        for measure, entry in judged.items()
+    )
+    columns = ("judged", "by", "score", "triples", "without a verdict")
+    note = "Accepted triples drawn evenly. Brackets: 95 % Wilson interval. A judge errs too."
+    return (Table(columns, rows, n_text=2, note=note),)
+
+
 def share(entry: Mapping[str, float] | None) -> str:
     """Return "value [low, high]", or a dash of nothing."""
     if entry is None:

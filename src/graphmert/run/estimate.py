@@ -34,7 +34,11 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
     operations = 6.0 * per_node * nodes * n_updates
     rate = _matrix_rate(config.train.precision)
     helper = config.extract.helper
-    calls = {"helper": most_calls(helper, config.split.n_test_heads)} if helper.llm.is_set else {}
+    calls: dict[str, Any] = {}
+    if helper.llm.is_set:
+        calls["helper"] = most_calls(helper, config.split.n_test_heads)
+    if config.evaluate.judge.llm.is_set:
+        calls["judge"] = {"calls": config.evaluate.judge.most_calls}
     return {
         **calls,
         "input": {

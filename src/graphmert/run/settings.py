@@ -10,6 +10,7 @@ from pydantic import Field
 from graphmert.config import Settings
 from graphmert.domains.text.helper import HelperSettings
 from graphmert.errors import CapabilityError, ConfigError
+from graphmert.evaluate.judged import JudgeSettings
 from graphmert.masking import MaskingConfig
 from graphmert.recipe import TrainConfig
 
@@ -134,6 +135,7 @@ class EvaluateSettings(Settings):
     bi_encoder_learning_rate: float = Field(
         default=3e-4, gt=0, description="its peak learning rate"
     )
+    judge: JudgeSettings = JudgeSettings()
 
 
 class RunConfig(Settings):

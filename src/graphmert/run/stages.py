@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from graphmert.errors import CheckpointError
 from graphmert.evaluate.graph_measures import graph_measures
+from graphmert.evaluate.judged import judge_run
 from graphmert.model import GraphMERT
 from graphmert.progress import Progress
 from graphmert.report import render_report
@@ -155,12 +156,21 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
             n_resamples=config.evaluate.n_resamples,
         ),
     }
+    files = [run_dir / "metrics.json", ranks]
+    if config.evaluate.judge.llm.is_set:
+        said = judge_run(
+            prepared.run, config.evaluate.judge, cache_dir=run_dir / "llm", progress=progress
+        )
+        metrics["judged"] = said.scores
+        timings = {**timings, "judge": said.bill}
+        files.append(run_dir / "kg" / "judged.json")
+        atomic_write_json(files[-1], {"scores": said.scores, "verdicts": said.verdicts})
     atomic_write_json(run_dir / "metrics.json", metrics)
     counts = {
         name: {"mrr_macro": entry["mrr_macro"]["value"], "mrr_micro": entry["mrr_micro"]["value"]}
         for name, entry in section["systems"].items()
     }
-    return StageOutput([run_dir / "metrics.json", ranks], counts, timings=timings)
+    return StageOutput(files, counts, timings=timings)
 
 
 def report_stage(run_dir: Path) -> StageOutput:

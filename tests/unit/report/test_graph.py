@@ -7,7 +7,7 @@ from graphmert.evaluate.graph_measures import graph_measures
 from graphmert.evaluate.ranks import QueryRow
 from graphmert.report import render_report
 from graphmert.report.blocks import Table
-from graphmert.report.graph import graph_blocks
+from graphmert.report.graph import graph_blocks, judged_blocks
 from toy_graph import make_run
 
 ROWS = [QueryRow(2, 3, 0, 2, False, 1.0), QueryRow(5, 2, 4, 2, False, 20.0)]
@@ -45,6 +45,18 @@ def test_the_report_holds_the_section(tmp_path: Path) -> None:
     assert "SupportScore 0.667" in markdown.read_text(encoding="utf-8")
     run.metrics.write_text("{}")
     assert "SupportScore" not in render_report(run.path)[1].read_text(encoding="utf-8")
+
+
+def test_what_a_judge_said_is_shown_with_the_judge() -> None:
+    interval = {"value": 0.5, "low": 0.25, "high": 0.75}
+    entry = {"judge": "stub", "n_judged": 1000, "n_unjudged": 3, "score": interval}
+    (table,) = judged_blocks({"factscore": entry, "validity": {**entry, "score": None}})
+    assert isinstance(table, Table)
+    assert table.rows == (
+        ("FActScore*, the text alone", "stub", "0.500 [0.250, 0.750]", "1,000", "3"),
+        ("ValidityScore", "stub", "–", "1,000", "3"),
+    )
+    assert judged_blocks({}) == ()
 
 
 def test_measures_of_nothing_are_dashes(tmp_path: Path) -> None:
