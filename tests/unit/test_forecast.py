@@ -184,7 +184,7 @@ def test_losses_are_the_mean_squared_error_and_the_cosine() -> None:
     wanted = F.mse_loss(raw, batch.targets_BC)
     assert (error / n).item() == pytest.approx(wanted.item(), rel=1e-6)
     wanted = F.cosine_similarity(raw, batch.targets_BC).mean()
-    assert float(cosine / m) == pytest.approx(float(wanted), rel=1e-6)
+    assert (cosine / m).item() == pytest.approx(wanted.item(), rel=1e-6)
     assert error.requires_grad
     assert not cosine.requires_grad
 
