@@ -140,6 +140,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_references=_OFFSET,
         n_triples=_OFFSET,
         n_evidence=_OFFSET,
+        n_entities=_OFFSET,
+        depends_on=_TEXTS,
     ),
     "code/symbols": _columns(
         entity_id=_TEXT,

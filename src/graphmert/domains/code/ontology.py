@@ -32,6 +32,16 @@ def _profiles() -> dict[str, dict[str, list[str]]]:
     return tomllib.loads(PROFILES_PATH.read_text(encoding="utf-8"))
 
 
+@lru_cache(maxsize=1)
+def _known() -> dict[str, list[str]]:
+    return tomllib.loads(ONTOLOGY_PATH.with_name("outside.toml").read_text(encoding="utf-8"))
+
+
+def known(name: str) -> frozenset[str]:
+    """Return a list of names that the analysis knows without reading them, from outside.toml."""
+    return frozenset(_known()[name])
+
+
 def load_profile(name: str) -> dict[str, tuple[str, ...]]:
     """Return a profile: its relation names in order, each with the ontology's relations it takes.
 

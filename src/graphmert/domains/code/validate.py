@@ -1,0 +1,108 @@
+"""Hold the tables of an index against the thresholds of the ontology."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from graphmert.domains.code.ontology import (
+    ACYCLICITY_THRESHOLD,
+    DERIVED,
+    PROVENANCE_THRESHOLD,
+    TYPE_THRESHOLD,
+    load_ontology,
+)
+
+
+def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shares and whether each is high enough.
+
+    - type: of all triples proposed, those whose ends have types that the ontology allows; what
+      is not allowed is not stored, so that `type_stored` is 1 unless there is a defect.
+    - acyclicity: triples of acyclic relations that lie on no cycle.
+    - provenance: triples with evidence.
+    """
+    triples = tables["kg/triples"]
+    ontology = load_ontology().relations
+    entities = tables["kg/entities"]
+    kinds = dict(zip(entities["entity_id"].to_pylist(), entities["type"].to_pylist(), strict=True))
+    heads, tails = triples["head_id"].to_pylist(), triples["tail_id"].to_pylist()
+    relations = triples["relation"].to_pylist()
+    n_valid = 0
+    wrong: dict[str, int] = defaultdict(int)
+    edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for head, relation, tail in zip(heads, relations, tails, strict=True):
+        rule = ontology[relation]
+        if kinds.get(head) in rule.domain and kinds.get(tail) in rule.range:
+            n_valid += 1
+        else:
+            wrong[f"{kinds.get(head)} {relation} {kinds.get(tail)}"] += 1
+        if rule.acyclic:
+            edges[relation].append((head, tail))
+    n = max(len(heads), 1)
+    n_refused = ledger["triples"]["left_out"].get("outside domain or range", 0)
+    n_offered = max(ledger["triples"]["offered"], 1)
+    n_acyclic = sum(len(one) for one in edges.values())
+    n_cyclic = sum(_on_cycles(one) for one in edges.values())
+    known = pc.is_in(triples["triple_id"], pc.unique(tables["kg/evidence"]["triple_id"]))
+    shares = {
+        "type": 1 - n_refused / n_offered if n_valid == len(heads) else n_valid / n,
+        "acyclicity": 1 - n_cyclic / max(n_acyclic, 1),
+        "provenance": (pc.sum(known).as_py() or 0) / n,
+    }
+    limits = {
+        "type": TYPE_THRESHOLD,
+        "acyclicity": ACYCLICITY_THRESHOLD,
+        "provenance": PROVENANCE_THRESHOLD,
+    }
+    return {
+        "shares": shares,
+        "thresholds": limits,
+        "passed": {name: shares[name] >= limit for name, limit in limits.items()},
+        "type_stored": n_valid / n,
+        "wrong_types": dict(sorted(wrong.items())[:10]),
+        "derived_stored": sum(one in DERIVED for one in relations),
+    }
+
+
+def _on_cycles(edges: list[tuple[str, str]]) -> int:
+    """Return how many edges lie on cycles: those within a strongly connected component."""
+    graph: dict[str, list[str]] = defaultdict(list)
+    for head, tail in edges:
+        graph[head].append(tail)
+    component: dict[str, int] = {}
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    n_components = 0
+    for start in graph:
+        if start in index:
+            continue
+        work = [(start, iter(graph[start]))]
+        index[start] = low[start] = len(index)
+        stack.append(start)
+        while work:
+            node, steps = work[-1]
+            step = next(steps, None)
+            if step is None:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == index[node]:
+                    while True:
+                        one = stack.pop()
+                        component[one] = n_components
+                        if one == node:
+                            break
+                    n_components += 1
+            elif step not in index:
+                index[step] = low[step] = len(index)
+                stack.append(step)
+                work.append((step, iter(graph.get(step, ()))))
+            elif step not in component:
+                low[node] = min(low[node], index[step])
+    return sum(component[head] == component[tail] for head, tail in edges)
