@@ -61,7 +61,9 @@ class Builder:
 
     def _qualify(self, parent: int, name: str) -> str:
         """Return the dotted name; anonymous functions leave no trace in it."""
-        while parent > 0 and self.symbols[parent].kind == "lambda":
+        while parent > 0 and (
+            self.symbols[parent].kind == "lambda" or not self.symbols[parent].name
+        ):
             parent = self.symbols[parent].parent
         return f"{self.symbols[parent].qualname}.{name}" if parent > 0 else name
 

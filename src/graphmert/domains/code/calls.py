@@ -124,7 +124,8 @@ class Resolver:
         return frozenset(found)
 
     def _by_arity(self, targets: tuple[Target, ...], expr: Expr) -> tuple[Target, ...]:
-        """Keep overloads that take as many arguments as are given, where any do."""
+        """Keep Java overloads that take as many arguments as are given, where any do, and of
+        these the ones that no other overrides."""
         n_args = len(expr[2])
         fitting = []
         for file, index in targets:
@@ -136,7 +137,34 @@ class Resolver:
             n_params = len(symbol.params)
             if n_args == n_params or (spread and n_args >= n_params - 1):
                 fitting.append((file, index))
-        return tuple(fitting) or targets
+        exact = [one for one in fitting if self._n_params(one) == n_args]
+        return tuple(self._lowest(exact or fitting)) or targets
+
+    def _n_params(self, target: Target) -> int:
+        return len(self.inference.facts(target[0]).symbols[target[1]].params)
+
+    def _types_written(self, target: Target) -> list[Expr | None]:
+        """Return the parameter types as written, generic arguments left out."""
+        symbol = self.inference.facts(target[0]).symbols[target[1]]
+        return [one[1][1] if one[1] and one[1][0] == "ta" else one[1] for one in symbol.params]
+
+    def _lowest(self, targets: list[Target]) -> list[Target]:
+        """Leave out methods that another target overrides: same types, class further up."""
+        kept = []
+        for target in targets:
+            owner = ("C", target[0], self._parent(target))
+            hidden = any(
+                other != target
+                and self._types_written(other) == self._types_written(target)
+                and owner in self.inference.ancestors(other[0], self._parent(other))[1:]
+                for other in targets
+            )
+            if not hidden:
+                kept.append(target)
+        return kept
+
+    def _parent(self, target: Target) -> int:
+        return self.inference.facts(target[0]).symbols[target[1]].parent
 
     # --- overriding -------------------------------------------------------------------------
 
@@ -177,7 +205,7 @@ class Resolver:
             expr = expr[1]
         if expr[0] != "a":
             return Resolution()
-        name = expr[2]
+        name = expr[2].removesuffix("()")
         language = self.inference.language(file)
         if name in _COMMON[language] or name.startswith("__"):
             return Resolution()

@@ -174,7 +174,7 @@ class Inference:
                 if found is not None:
                     return found
                 continue
-            if symbol.kind in CLASSES and index != scope:
+            if symbol.kind in CLASSES and not _is_open(symbol, index == scope, language):
                 continue
             if name in symbol.names:
                 return self.solver.solve(("name", file, index, name))
@@ -306,6 +306,8 @@ class Inference:
         """
         external: Value | None = None
         loose: list[Values] = []
+        # Overloads of a Java method may be spread over the ancestors.
+        is_overloaded = name.endswith("()")
         for one in self.ancestors(file, index)[skip:]:
             if one[0] == "X":
                 external = external or one
@@ -320,12 +322,14 @@ class Inference:
                 # What is set on a prototype does not end the search: it may be set elsewhere.
                 loose.append(self.assigned(("PR", one[1], one[2]), name))
                 loose.append(self.assigned(("I", one[1], one[2]), name))
-            if parts:
+            if parts and is_overloaded:
+                loose.extend(parts)
+            elif parts:
                 return join([*parts, *loose])
         if any(loose):
             return join(loose)
         if external is not None:
-            return frozenset({("X", f"{external[1]}.{name}")})
+            return frozenset({("X", f"{external[1]}.{name.removesuffix('()')}")})
         return None
 
     def attribute(self, values: Values, name: str) -> Values:
@@ -344,9 +348,9 @@ class Inference:
             found = self.modules.find_python(0, f"{value[1]}.{name}", 0)
             return EMPTY if found is None else frozenset({_module_value(found)})
         if kind in ("X", "XI"):
-            return frozenset({("X", f"{value[1]}.{name}")})
+            return frozenset({("X", f"{value[1]}.{name.removesuffix('()')}")})
         if kind in ("G", "T"):
-            return frozenset({("GM", value, name)})
+            return frozenset({("GM", value, name.removesuffix("()"))})
         if kind == "SUP":
             found = self.member(value[1], value[2], name, skip=1)
             return EMPTY if found is None else found
@@ -410,7 +414,8 @@ class Inference:
                 return frozenset({("O", file, index)})
             if symbol.kind in CLASSES:
                 return frozenset({("I", file, index)})
-            if symbol.kind == "method" and "static" in symbol.flags and facts.language != "java":
+            is_static = symbol.kind == "method" and "static" in symbol.flags
+            if is_static and facts.language != "java":
                 return frozenset({("C", file, symbol.parent)})
             if symbol.kind == "function" and facts.language in SCRIPTS:
                 return outside.script_this(self, file, index)
@@ -573,6 +578,11 @@ class Inference:
 
     def _narrow(self, file: int, scope: int, expr: Expr) -> Values:
         return annotate(self, file, scope, expr[2])
+
+
+def _is_open(symbol: Symbol, is_innermost: bool, language: str) -> bool:
+    """Return whether names in a class body are looked up plainly: not from its methods."""
+    return is_innermost if language == "python" else "namespace" in symbol.flags
 
 
 def _module_value(found: int | str) -> Value:

@@ -216,8 +216,12 @@ class _FileLinker:
 
     def _define(self, index: int, symbol: Symbol) -> None:
         parent = self._own(symbol.parent)
-        around = self.facts.symbols[parent].kind
+        around = self.facts.symbols[symbol.parent].kind
         kind = symbol.kind
+        owner = [one for one in symbol.flags if one.startswith("owner=")]
+        if owner:
+            parent = int(owner[0][6:])
+            around = "class"
         if kind == "local":
             return
         if kind == "parameter":
@@ -228,7 +232,7 @@ class _FileLinker:
             relation = "has_field"
         elif kind in FUNCTIONS and around in CLASSES:
             relation = "declares"
-        elif around == "module":
+        elif not parent:
             relation = "defines"
         else:
             relation = "contains"
@@ -274,6 +278,8 @@ class _FileLinker:
         if ref.kind == "import" or (ref.kind == "from" and found.state != "unresolved"):
             self._depend(ref, found)
         head = self._own(ref.scope) if ref.target < 0 else ref.target
+        if ref.kind in ("import", "from", "export"):
+            head = 0
         if not self.ids[head]:
             return
         for target in found.targets:
@@ -351,8 +357,7 @@ class _FileLinker:
         for name in found.externals[:1]:
             entity = self._outside(ref, name)
             if ref.kind in ("call", "new"):
-                last = name.rpartition(".")[2]
-                is_type = ref.kind == "new" or (entity.type != "API" and last[:1].isupper())
+                is_type = ref.kind == "new" or entity.type != "API"
                 relation = "instantiates" if is_type else "calls"
             self._targeted(ref, head, relation, entity, found)
 
