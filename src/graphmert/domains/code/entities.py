@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from graphmert.domains.code.builder import CLASSES
 from graphmert.domains.code.facts import FileFacts
@@ -15,6 +16,16 @@ _BUILTIN_TYPES = frozenset(
     | {"byte", "short", "long", "char", "double", "boolean", "void", "string", "number", "any"}
     | {"unknown", "never", "bigint", "symbol", "undefined"}
 )
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a triple: an entity, and the symbol (file, index) where it has one."""
+
+    entity_id: str
+    name: str
+    type: str
+    home: tuple[int, int] = (-1, -1)
 
 
 def entity_ids(facts: FileFacts, doc_id: str) -> list[str]:

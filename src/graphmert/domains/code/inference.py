@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from graphmert.domains.code import outside
 from graphmert.domains.code.annotations import annotate
+from graphmert.domains.code.arguments import given
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS
 from graphmert.domains.code.facts import Expr, FileFacts, Symbol
 from graphmert.domains.code.modules import Modules
@@ -55,6 +56,7 @@ class Inference:
         self.solver = Solver(self._rule)
         self._ancestors: dict[tuple, tuple[object, int]] = {}
         self._assigns: dict[int, dict[str, list[list[Any]]]] = {}
+        self.sites: dict[int, dict[str, list[tuple[int, Expr]]]] = {}
         self._rules: dict[str, Callable[[int, int, Expr], Values]] = {
             "n": lambda f, s, e: self.lookup(f, s, e[1]),
             "a": lambda f, s, e: self.attribute(self.value(f, s, e[1]), e[2]),
@@ -122,19 +124,18 @@ class Inference:
             return EMPTY if found is None else self.call(found)
         if kind == "iterated":
             return self._iterated(file, index)
+        if kind == "given":
+            return given(self, file, index, key[3])
         if kind == "export":
             return self._all(file, 0, self.facts(file).export_exprs[key[3]])
         assigned = self._assigned(file).get(key[3], [])
         found = []
         for scope, base, _, expr in assigned:
             # Read on only where the base may be this object at all.
-            if self._is_same(self.value(file, scope, base), key[4], file, index):
+            wanted = (key[4], file) if key[4] in ("M", "MG") else (key[4], file, index)
+            if wanted in self.value(file, scope, base):
                 found.append(self.value(file, scope, expr))
         return join(found)
-
-    def _is_same(self, values: Values, kind: str, file: int, index: int) -> bool:
-        wanted = (kind, file) if kind in ("M", "MG") else (kind, file, index)
-        return wanted in values
 
     def _assigned(self, file: int) -> dict[str, list[list[Any]]]:
         if file not in self._assigns:
@@ -492,6 +493,8 @@ class Inference:
             parts.append(annotate(self, file, symbol.parent, annotation))
         if default is not None:
             parts.append(self.value(file, symbol.parent, default))
+        if annotation is None and not mode.startswith("*"):
+            parts.append(self.solver.solve(("given", file, index, place)))
         found = join(parts)
         if mode == "*":
             return frozenset({container("tuple", found)})

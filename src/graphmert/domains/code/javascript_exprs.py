@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS, Builder
 from graphmert.domains.code.facts import Expr
-from graphmert.domains.code.syntax import Source
+from graphmert.domains.code.javascript_defs import (
+    FUNCTION_NODES,
+    MAX_PARTS,
+    NOTHING,
+    anonymous_function,
+    class_like,
+    function,
+    object_literal,
+    type_expr,
+)
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-NOTHING: Expr = ["l", "None"]
 _LITERALS = {
     "string": "String",
     "template_string": "String",
@@ -21,13 +29,6 @@ _LITERALS = {
     "false": "Boolean",
     "regex": "RegExp",
 }
-_FUNCTION_NODES = (
-    "function_expression",
-    "function",
-    "arrow_function",
-    "generator_function",
-)
-_MAX_PARTS = 12
 
 
 class ScriptExprs:
@@ -46,10 +47,10 @@ class ScriptExprs:
             "new_expression": self._new,
             "assignment_expression": self._assignment,
             "augmented_assignment_expression": self._augmented,
-            "object": lambda node, scope: self.object_literal(node, scope, None, node),
+            "object": lambda node, scope: object_literal(self, node, scope, None, node),
             "array": self._array,
-            "class": lambda node, scope: self.class_like(
-                node, scope, name_node=node.child_by_field_name("name"), whole=node
+            "class": lambda node, scope: class_like(
+                self, node, scope, name_node=node.child_by_field_name("name"), whole=node
             ),
             "ternary_expression": self._ternary,
             "binary_expression": self._binary,
@@ -65,7 +66,9 @@ class ScriptExprs:
             "jsx_self_closing_element": self._jsx,
             "type_annotation": lambda node, scope: self.use_types(node, scope),
             "type_arguments": lambda node, scope: self.use_types(node, scope),
-            **dict.fromkeys(_FUNCTION_NODES, self._anonymous),
+            **dict.fromkeys(
+                FUNCTION_NODES, lambda node, scope: anonymous_function(self, node, scope)
+            ),
             **dict.fromkeys(_LITERALS, self._literal),
         }
 
@@ -253,19 +256,15 @@ class ScriptExprs:
 
     def named_value(self, value: Node, scope: int, name: Node, whole: Node) -> Expr:
         """Return a value that a name is given; functions, classes and objects take the name."""
-        if value.type in _FUNCTION_NODES:
-            return ["d", self.function(value, scope, name_node=name, whole=whole)]
+        if value.type in FUNCTION_NODES:
+            return ["d", function(self, value, scope, name_node=name, whole=whole)]
         if value.type == "class":
-            return self.class_like(value, scope, name_node=name, whole=whole)
+            return class_like(self, value, scope, name_node=name, whole=whole)
         if value.type == "object":
-            return self.object_literal(value, scope, name, whole)
+            return object_literal(self, value, scope, name, whole)
         if value.type == "assignment_expression":
             left, right = value.child_by_field_name("left"), value.child_by_field_name("right")
-            if (
-                left is not None
-                and right is not None
-                and right.type in (*_FUNCTION_NODES, "object")
-            ):
+            if left is not None and right is not None and right.type in (*FUNCTION_NODES, "object"):
                 expr = self.named_value(right, scope, name, whole)
                 self._store(left, expr, scope, value)
                 return expr
@@ -278,9 +277,10 @@ class ScriptExprs:
         if left.type == "member_expression":
             name = left.child_by_field_name("property")
             owner = self._prototype_owner(left, scope)
-            if name is not None and right.type in _FUNCTION_NODES:
+            if name is not None and right.type in FUNCTION_NODES:
                 kind = "method" if owner >= 0 else "function"
-                index = self.function(
+                index = function(
+                    self,
                     right,
                     scope,
                     name_node=name,
@@ -420,223 +420,6 @@ class ScriptExprs:
             return -1
         return self.b.variable(owner, "field", name, name_node, whole)
 
-    # --- functions --------------------------------------------------------------------------
-
-    def _anonymous(self, node: Node, scope: int) -> Expr:
-        name = node.child_by_field_name("name")
-        index = self.function(node, scope, name_node=name, whole=node)
-        if name is not None:
-            self.b.symbols[index].bind(self.b.source.of(name), ["d", index])
-        return ["d", index]
-
-    def function(
-        self,
-        node: Node,
-        scope: int,
-        *,
-        name_node: Node | None,
-        whole: Node,
-        kind: str = "",
-        owner: int = -1,
-    ) -> int:
-        """Add a function with its parameters and body; without a name it is a lambda."""
-        name = self.b.source.of(name_node).strip("\"'") if name_node is not None else ""
-        body = node.child_by_field_name("body")
-        if not kind:
-            kind = "method" if self.b.symbols[scope].kind in CLASSES else "function"
-        kind = kind if name else "lambda"
-        doc = self.doc_of(whole)
-        index = self.b.add(kind, name, scope, whole, name_node=name_node, body=body, doc=doc)
-        symbol = self.b.symbols[index]
-        if owner >= 0:
-            symbol.flags.append(f"owner={owner}")
-            symbol.qualname = f"{self.b.symbols[owner].qualname}.{name}"
-        if node.type == "arrow_function":
-            symbol.flags.append("arrow")
-        kinds = {one.type for one in node.children}
-        symbol.flags += [one for one in ("async", "static") if one in kinds]
-        symbol.flags += ["property"] if "get" in kinds else []
-        symbol.flags += ["setter"] if "set" in kinds else []
-        self._parameters(node, index)
-        result = node.child_by_field_name("return_type")
-        if result is not None:
-            symbol.annotation = type_expr(result, self.b.source)
-            self.use_types(result, index)
-            inner = _inner(result)
-            self.b.refer("returns", inner, inner, index, symbol.annotation, target=index)
-        if body is not None and body.type == "statement_block":
-            self.visit(body, index)
-        elif body is not None:
-            symbol.returns.append(self.visit(body, index))
-        return index
-
-    def _parameters(self, node: Node, index: int) -> None:
-        single = node.child_by_field_name("parameter")
-        whole = node.child_by_field_name("parameters")
-        parts = (
-            [single] if single is not None else whole.named_children if whole is not None else []
-        )
-        for one in parts:
-            if one.type in ("comment", "decorator"):
-                continue
-            pattern = one.child_by_field_name("pattern") or one
-            mode, default = "", None
-            if pattern.type == "assignment_pattern":
-                right = pattern.child_by_field_name("right")
-                default = self.visit(right, index) if right is not None else None
-                pattern = pattern.child_by_field_name("left") or pattern
-            value = one.child_by_field_name("value") if one.type != "assignment_pattern" else None
-            if value is not None:
-                default = self.visit(value, index)
-            if pattern.type == "rest_pattern" and pattern.named_children:
-                mode, pattern = "*", pattern.named_children[0]
-            kind = one.child_by_field_name("type")
-            annotation = None if kind is None else type_expr(kind, self.b.source)
-            self._parameter(pattern, one, index, annotation, default, mode, kind)
-
-    def _parameter(
-        self,
-        pattern: Node,
-        whole: Node,
-        index: int,
-        annotation: Expr | None,
-        default: Expr | None,
-        mode: str,
-        kind: Node | None,
-    ) -> None:
-        symbol = self.b.symbols[index]
-        place: Expr = ["pa", index, len(symbol.params)]
-        name, variable = "", -1
-        if pattern.type in ("identifier", "this"):
-            name = self.b.source.of(pattern)
-            variable = self.b.variable(index, "parameter", name, pattern, whole)
-        symbol.params.append([name, annotation, default, mode, variable])
-        if name:
-            symbol.bind(name, place)
-        else:
-            self.assign(pattern, place, index, whole)
-        if kind is not None:
-            self.use_types(kind, index)
-            if variable >= 0 and annotation is not None:
-                self.b.symbols[variable].annotation = annotation
-                inner = _inner(kind)
-                self.b.refer("type", inner, inner, index, annotation, target=variable)
-        if variable >= 0 and any("modifier" in one.type for one in whole.named_children):
-            owner = symbol.parent
-            self.b.symbols[owner].bind_attr(name, ["@", index, ["n", name]])
-
-    # --- classes and objects ----------------------------------------------------------------
-
-    def class_like(self, node: Node, scope: int, *, name_node: Node | None, whole: Node) -> Expr:
-        """Add a class with its members."""
-        body = node.child_by_field_name("body")
-        name = self.b.source.of(name_node) if name_node is not None else ""
-        doc = self.doc_of(whole)
-        index = self.b.add("class", name, scope, whole, name_node=name_node, body=body, doc=doc)
-        for one in node.named_children:
-            if one.type == "decorator":
-                self.visit(one, scope)
-            elif one.type == "class_heritage":
-                self._heritage(one, index, scope)
-        for one in body.named_children if body is not None else ():
-            self._class_member(one, index)
-        return ["d", index]
-
-    def _heritage(self, node: Node, index: int, scope: int) -> None:
-        for one in node.named_children:
-            if one.type == "implements_clause":
-                for base in one.named_children:
-                    self.base_type(base, index, scope, "implements")
-                continue
-            inner = one.child_by_field_name("value") if one.type == "extends_clause" else one
-            if inner is None:
-                continue
-            expr = self.visit(inner, scope)
-            self.b.symbols[index].bases.append(expr)
-            self.b.refer("base", self.name_node(inner), one, scope, expr, target=index)
-            for part in one.children_by_field_name("type_arguments"):
-                self.use_types(part, scope)
-
-    def base_type(self, node: Node, index: int, scope: int, kind: str) -> None:
-        """Add a base written as a type."""
-        expr = type_expr(node, self.b.source)
-        expr = expr[1] if expr[0] == "ta" else expr
-        name = node.child_by_field_name("name") or node
-        field = self.b.symbols[index].bases
-        if kind == "implements":
-            field = self.b.symbols[index].interfaces
-        field.append(expr)
-        self.b.refer(kind, name, node, scope, expr, target=index)
-
-    def _class_member(self, node: Node, index: int) -> None:
-        name = node.child_by_field_name("name") or node.child_by_field_name("property")
-        symbol = self.b.symbols[index]
-        if node.type in ("method_definition", "abstract_method_signature", "method_signature"):
-            if name is None:
-                return
-            method = self.function(node, index, name_node=name, whole=node, kind="method")
-            if "setter" not in self.b.symbols[method].flags:
-                symbol.bind(self.b.source.of(name), ["d", method])
-        elif node.type in ("field_definition", "public_field_definition"):
-            if name is not None:
-                self._class_field(node, name, index)
-        elif node.type != "comment":
-            self.visit(node, index)
-
-    def _class_field(self, node: Node, name: Node, index: int) -> None:
-        symbol = self.b.symbols[index]
-        value = node.child_by_field_name("value")
-        text = self.b.source.of(name)
-        if value is not None and value.type in _FUNCTION_NODES:
-            method = self.function(value, index, name_node=name, whole=node, kind="method")
-            symbol.bind(text, ["d", method])
-            return
-        if value is not None:
-            symbol.bind(text, self.visit(value, index))
-        self.typed_variable(node, name, index, "field")
-
-    def typed_variable(self, node: Node, name: Node, scope: int, kind: str) -> int:
-        """Add a variable with the type that is written beside it."""
-        text = self.b.source.of(name)
-        variable = self.b.variable(scope, kind, text, name, node)
-        written = node.child_by_field_name("type")
-        if written is not None:
-            annotation = type_expr(written, self.b.source)
-            self.b.symbols[variable].annotation = annotation
-            self.b.symbols[scope].bind(text, ["y", annotation])
-            self.use_types(written, scope)
-            inner = _inner(written)
-            self.b.refer("type", inner, inner, scope, annotation, target=variable)
-        return variable
-
-    def object_literal(self, node: Node, scope: int, name_node: Node | None, whole: Node) -> Expr:
-        """Add an object: its properties are looked up like members of a class."""
-        name = self.b.source.of(name_node).strip("\"'") if name_node is not None else ""
-        index = self.b.add("object", name, scope, whole, name_node=name_node, body=node)
-        symbol = self.b.symbols[index]
-        for one in node.named_children:
-            if one.type == "pair":
-                key, value = one.child_by_field_name("key"), one.child_by_field_name("value")
-                if key is None or value is None:
-                    continue
-                if key.type == "computed_property_name":
-                    self.visit(key, scope)
-                    self.visit(value, index)
-                    continue
-                expr = self.named_value(value, index, key, one)
-                symbol.bind(self.b.source.of(key).strip("\"'"), expr)
-            elif one.type == "method_definition":
-                key = one.child_by_field_name("name")
-                if key is not None:
-                    method = self.function(one, index, name_node=key, whole=one, kind="method")
-                    symbol.bind(self.b.source.of(key).strip("\"'"), ["d", method])
-            elif one.type == "shorthand_property_identifier":
-                expr = self._identifier(one, scope)
-                symbol.bind(self.b.source.of(one), ["@", scope, expr])
-            elif one.type == "spread_element" and one.named_children:
-                symbol.bases.append(self.visit(one.named_children[0], scope))
-        return ["o", index]
-
     # --- other expressions ------------------------------------------------------------------
 
     def _literal(self, node: Node, scope: int) -> Expr:
@@ -649,7 +432,7 @@ class ScriptExprs:
         found: list[Expr] = []
         for one in node.named_children:
             expr = self.visit(one, scope)
-            if expr not in found and one.type != "comment" and len(found) < _MAX_PARTS:
+            if expr not in found and one.type != "comment" and len(found) < MAX_PARTS:
                 found.append(expr)
         return ["g", "list", found]
 
@@ -696,41 +479,3 @@ class ScriptExprs:
             for child in node.named_children:
                 self.use_types(child, scope)
         return NOTHING
-
-
-def _inner(node: Node) -> Node:
-    """Return the type in `: type`."""
-    return node.named_children[0] if node.type == "type_annotation" else node
-
-
-def type_expr(node: Node, source: Source) -> Expr:
-    """Return a TypeScript type as an expression of types."""
-    parts = [one for one in node.named_children if one.type != "comment"]
-    kind = node.type
-    if kind in ("type_identifier", "identifier", "property_identifier"):
-        return ["n", source.of(node)]
-    if kind == "predefined_type":
-        name = source.of(node)
-        return NOTHING if name in ("void", "any", "unknown", "never") else ["l", name]
-    if kind in ("nested_type_identifier", "member_expression", "nested_identifier") and parts:
-        return ["a", type_expr(parts[0], source), source.of(parts[-1])]
-    if kind == "generic_type" and parts:
-        args = parts[1].named_children if len(parts) > 1 else []
-        return ["ta", type_expr(parts[0], source), [type_expr(one, source) for one in args]]
-    if kind in ("union_type", "intersection_type"):
-        return ["u", [type_expr(one, source) for one in parts]]
-    if kind == "array_type" and parts:
-        return ["ta", ["n", "Array"], [type_expr(parts[0], source)]]
-    if kind == "tuple_type":
-        return ["t", [type_expr(one, source) for one in parts[:_MAX_PARTS]]]
-    if kind == "function_type":
-        result = node.child_by_field_name("return_type")
-        return ["ta", ["n", "Callable"], [type_expr(result, source) if result else NOTHING]]
-    if (
-        kind in ("type_annotation", "parenthesized_type", "readonly_type", "optional_type")
-        and parts
-    ):
-        return type_expr(parts[-1], source)
-    if kind == "this_type":
-        return ["this"]
-    return NOTHING

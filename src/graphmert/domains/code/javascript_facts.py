@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS, Builder
 from graphmert.domains.code.facts import Expr, FileFacts
-from graphmert.domains.code.javascript_exprs import NOTHING, ScriptExprs, type_expr
+from graphmert.domains.code.javascript_defs import (
+    NOTHING,
+    base_type,
+    class_like,
+    function,
+    type_expr,
+    typed_variable,
+)
+from graphmert.domains.code.javascript_exprs import ScriptExprs
 from graphmert.domains.code.syntax import Source
 
 if TYPE_CHECKING:
@@ -165,14 +173,14 @@ class _Script(ScriptExprs):
 
     def _function_declaration(self, node: Node, scope: int) -> Expr:
         name = node.child_by_field_name("name")
-        index = self.function(node, scope, name_node=name, whole=self.whole_of(node))
+        index = function(self, node, scope, name_node=name, whole=self.whole_of(node))
         if name is not None:
             self.b.symbols[scope].bind(self.b.source.of(name), ["d", index])
         return ["d", index]
 
     def _class_declaration(self, node: Node, scope: int) -> Expr:
         name = node.child_by_field_name("name")
-        expr = self.class_like(node, scope, name_node=name, whole=self.whole_of(node))
+        expr = class_like(self, node, scope, name_node=name, whole=self.whole_of(node))
         if name is not None:
             self.b.symbols[scope].bind(self.b.source.of(name), expr)
         return expr
@@ -195,7 +203,7 @@ class _Script(ScriptExprs):
         for one in node.named_children:
             if one.type in ("extends_type_clause", "extends_clause"):
                 for base in one.named_children:
-                    self.base_type(base, index, scope, "base")
+                    base_type(self, base, index, scope, "base")
         for one in body.named_children if body is not None else ():
             self._member_signature(one, index)
         return ["d", index]
@@ -206,10 +214,10 @@ class _Script(ScriptExprs):
             return
         text = self.b.source.of(name)
         if node.type in ("method_signature", "abstract_method_signature"):
-            method = self.function(node, index, name_node=name, whole=node, kind="method")
+            method = function(self, node, index, name_node=name, whole=node, kind="method")
             self.b.symbols[index].bind(text, ["d", method])
         elif node.type == "property_signature":
-            self.typed_variable(node, name, index, "field")
+            typed_variable(self, node, name, index, "field")
 
     def _enum(self, node: Node, scope: int) -> Expr:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
@@ -265,8 +273,8 @@ class _Script(ScriptExprs):
             whole = self.whole_of(statement) if only else node
             expr = self.named_value(value, scope, name, whole)
         if kind is not None and name.type == "identifier":
-            self.typed_variable(
-                node, name, scope, "local" if self.in_function(scope) else "variable"
+            typed_variable(
+                self, node, name, scope, "local" if self.in_function(scope) else "variable"
             )
         if expr[0] == "d" and self.b.symbols[expr[1]].name == self.b.source.of(name):
             self.b.symbols[scope].bind(self.b.source.of(name), expr)

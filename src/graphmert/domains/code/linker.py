@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from graphmert.domains.code.builder import CLASSES, FUNCTIONS, VARIABLES
+from graphmert.domains.code.builder import CLASSES, VARIABLES
 from graphmert.domains.code.calls import Resolution, Resolver, Target
 from graphmert.domains.code.entities import (
+    End,
     EntityTypes,
     entity_ids,
     java_package_id,
@@ -16,11 +16,12 @@ from graphmert.domains.code.entities import (
     outside_id,
     repository_id,
 )
-from graphmert.domains.code.facts import FileFacts, Ref, Symbol
+from graphmert.domains.code.facts import FileFacts, Ref
+from graphmert.domains.code.flows import add_argument_flows, add_flow
 from graphmert.domains.code.inference import SCRIPTS, Inference
 from graphmert.domains.code.ontology import load_ontology
 from graphmert.domains.code.rows import Document, FileRows
-from graphmert.domains.code.values import Value
+from graphmert.domains.code.structure import add_structure, add_symbols
 
 _INFERRED_SCORE = 0.8
 _KEPT = ("call", "new", "import", "from", "base", "implements", "decorator", "raise", "catch")
@@ -42,16 +43,6 @@ _RELATIONS = {
     "alias": "alias_of",
     "flow": "flows_to",
 }
-
-
-@dataclass(frozen=True)
-class _Entity:
-    """One end of a triple."""
-
-    entity_id: str
-    name: str
-    type: str
-    home: Target = (-1, -1)
 
 
 class Linker:
@@ -79,15 +70,20 @@ class Linker:
 
     def link(self, file: int) -> FileRows:
         """Return the rows of a file."""
-        return _FileLinker(self, file, self._document(file)).link()
+        return FileLinker(self, file, self._document(file)).link()
 
-    def entity(self, target: Target) -> _Entity:
+    def entity(self, target: Target) -> End:
         """Return a symbol as an end of triples; lambdas are what stands around them."""
         file, index = target
         facts = self.inference.facts(file)
         while not self.ids(file)[index]:
             index = facts.symbols[index].parent
-        return _Entity(self.ids(file)[index], self.name_of(file, index), self.types.of(file, index))
+        return End(
+            self.ids(file)[index],
+            self.name_of(file, index),
+            self.types.of(file, index),
+            (file, index),
+        )
 
     def name_of(self, file: int, index: int) -> str:
         """Return the name of a symbol, for a file its module name."""
@@ -104,7 +100,7 @@ class Linker:
         return head in rule.domain and tail in rule.range
 
 
-class _FileLinker:
+class FileLinker:
     """Rows of one file."""
 
     def __init__(self, linker: Linker, file: int, document: Document) -> None:
@@ -114,33 +110,35 @@ class _FileLinker:
         self.ids = linker.ids(file)
         self.rows = FileRows(document)
         self.language = document.language
-        self._locals: set[int] = set()
+        self.locals: set[int] = set()
 
     def link(self) -> FileRows:
-        self._structure()
+        """Return all rows of the file."""
+        add_structure(self)
         for ref in self.facts.refs:
             self._reference(ref)
         self._inferred_types()
-        self._symbols()
+        add_symbols(self)
         return self.rows
 
     # --- helpers ----------------------------------------------------------------------------
 
-    def _name_span(self, index: int) -> tuple[int, int]:
+    def name_span(self, index: int) -> tuple[int, int]:
+        """Return where a symbol's name stands in its definition."""
         span = self.facts.symbols[index].span
         return span[2], span[3]
 
-    def _own(self, scope: int) -> int:
+    def own(self, scope: int) -> int:
         """Return the entity around a scope: lambdas count as what is around them."""
         while scope > 0 and not self.ids[scope]:
             scope = self.facts.symbols[scope].parent
         return scope
 
-    def _add(
+    def add(
         self,
         head: int,
         relation: str,
-        tail: _Entity,
+        tail: End,
         *,
         tail_span: tuple[int, int] | None,
         site: tuple[int, int],
@@ -159,109 +157,20 @@ class _FileLinker:
             return
         for index in (head, *self._own_local(tail)):
             if self.facts.symbols[index].kind == "local":
-                self._locals.add(index)
+                self.locals.add(index)
         self.rows.add_triple(
             (entity.entity_id, entity.name),
             relation,
             (tail.entity_id, tail.name),
-            head_span=self._name_span(head),
+            head_span=self.name_span(head),
             tail_span=tail_span,
             site=site,
             resolver=resolver,
             score=score,
         )
 
-    def _own_local(self, tail: _Entity) -> list[int]:
+    def _own_local(self, tail: End) -> list[int]:
         return [tail.home[1]] if tail.home[0] == self.file else []
-
-    # --- structure --------------------------------------------------------------------------
-
-    def _structure(self) -> None:
-        document = self.rows.document
-        package = _Entity(repository_id(document.package), document.package, "Repository")
-        self._contain(package, 0, (0, 0))
-        if self.facts.package_name:
-            name = self.facts.package_name
-            found = document.text.find(name)
-            span = (found, found + len(name)) if found >= 0 else (0, 0)
-            java = _Entity(java_package_id(document.package, name), name, "Module")
-            self._contain(java, 0, span)
-        for index, symbol in enumerate(self.facts.symbols):
-            if index and self.ids[index]:
-                self._define(index, symbol)
-        self._contain_submodules()
-
-    def _contain(self, head: _Entity, index: int, span: tuple[int, int]) -> None:
-        tail = self.l.entity((self.file, index))
-        self.rows.n_offered += 1
-        self.rows.add_triple(
-            (head.entity_id, head.name),
-            "contains",
-            (tail.entity_id, tail.name),
-            head_span=span,
-            tail_span=None,
-            site=span,
-            resolver="resolved",
-            score=1.0,
-        )
-
-    def _contain_submodules(self) -> None:
-        """A package's front contains the modules beside it; the module itself says so."""
-        modules = self.l.inference.modules
-        dotted = modules.dotted.get(self.file, "")
-        parent = dotted.rpartition(".")[0]
-        front = modules.find_python(self.file, parent, 0) if parent else None
-        if isinstance(front, int) and front != self.file:
-            self._contain(self.l.entity((front, 0)), 0, (0, 0))
-
-    def _define(self, index: int, symbol: Symbol) -> None:
-        parent = self._own(symbol.parent)
-        around = self.facts.symbols[symbol.parent].kind
-        kind = symbol.kind
-        owner = [one for one in symbol.flags if one.startswith("owner=")]
-        if owner:
-            parent = int(owner[0][6:])
-            around = "class"
-        if kind == "local":
-            return
-        if kind == "parameter":
-            relation = "has_parameter"
-            if around == "method" and symbol.name in ("self", "cls"):
-                return
-        elif kind == "field":
-            relation = "has_field"
-        elif kind in FUNCTIONS and around in CLASSES:
-            relation = "declares"
-        elif not parent:
-            relation = "defines"
-        else:
-            relation = "contains"
-        span = self._name_span(index)
-        tail = self.l.entity((self.file, index))
-        self._add(parent, relation, tail, tail_span=span, site=span)
-        if kind == "method":
-            self._override(index, symbol)
-
-    def _override(self, index: int, symbol: Symbol) -> None:
-        if symbol.name in ("__init__", "constructor") or "constructor" in symbol.flags:
-            return
-        inference = self.l.inference
-        key = symbol.name + ("()" if self.language == "java" else "")
-        for one in inference.ancestors(self.file, symbol.parent)[1:]:
-            if one[0] != "C":
-                continue
-            for bound in inference.symbol(one).names.get(key, ()):
-                if bound[0] == "d" and self._same_arity(symbol, one, bound[1]):
-                    span = self._name_span(index)
-                    tail = self.l.entity((one[1], bound[1]))
-                    self._add(index, "overrides", tail, tail_span=span, site=span, score=0.9)
-                    return
-
-    def _same_arity(self, symbol: Symbol, owner: Value, index: int) -> bool:
-        other = self.l.inference.facts(owner[1]).symbols[index]
-        if other.kind != "method":
-            return False
-        return self.language != "java" or len(other.params) == len(symbol.params)
 
     # --- references -------------------------------------------------------------------------
 
@@ -277,7 +186,7 @@ class _FileLinker:
         self._row(ref, relation, found)
         if ref.kind == "import" or (ref.kind == "from" and found.state != "unresolved"):
             self._depend(ref, found)
-        head = self._own(ref.scope) if ref.target < 0 else ref.target
+        head = self.own(ref.scope) if ref.target < 0 else ref.target
         if ref.kind in ("import", "from", "export"):
             head = 0
         if not self.ids[head]:
@@ -285,18 +194,17 @@ class _FileLinker:
         for target in found.targets:
             entity = self.l.entity(target)
             name = self._call_relation(target) if ref.kind in ("call", "new") else relation
-            self._targeted(ref, head, name, entity, found)
+            self.targeted(ref, head, name, entity, found)
             if ref.kind in ("call", "new") and self._is_test_of(head, entity):
-                self._targeted(ref, head, "tests", entity, found)
+                self.targeted(ref, head, "tests", entity, found)
         if ref.kind in ("call", "new") and found.state != "unresolved":
-            self._flow_arguments(ref, found)
+            add_argument_flows(self, ref, found)
         if not found.targets:
             self._external(ref, head, relation, found)
 
-    def _targeted(
-        self, ref: Ref, head: int, relation: str, entity: _Entity, found: Resolution
-    ) -> None:
-        self._add(
+    def targeted(self, ref: Ref, head: int, relation: str, entity: End, found: Resolution) -> None:
+        """Add a triple whose tail a reference names."""
+        self.add(
             head,
             relation,
             entity,
@@ -312,7 +220,7 @@ class _FileLinker:
             return "instantiates"
         return "invokes" if kind == "method" else "calls"
 
-    def _is_test_of(self, head: int, entity: _Entity) -> bool:
+    def _is_test_of(self, head: int, entity: End) -> bool:
         if self.l.types.of(self.file, head) != "Test" or entity.type == "Test":
             return False
         files = self.l.inference.modules.files
@@ -336,7 +244,7 @@ class _FileLinker:
                 ref.site_start,
                 ref.site_end,
                 ref.line,
-                self.ids[self._own(ref.scope)],
+                self.ids[self.own(ref.scope)],
                 targets[0] if found.targets else None,
                 targets if len(targets) > 1 or (targets and not found.targets) else [],
                 found.externals[0] if found.externals and not found.targets else None,
@@ -349,30 +257,28 @@ class _FileLinker:
     def _external(self, ref: Ref, head: int, relation: str, found: Resolution) -> None:
         """Names outside are ends of triples too."""
         for package in found.packages:
-            entity = _Entity(
-                java_package_id(self.rows.document.package, package), package, "Module"
-            )
+            entity = End(java_package_id(self.rows.document.package, package), package, "Module")
             if self.language == "java" and ref.kind in ("import", "from"):
-                self._targeted(ref, head, relation, entity, found)
+                self.targeted(ref, head, relation, entity, found)
         for name in found.externals[:1]:
             entity = self._outside(ref, name)
             if ref.kind in ("call", "new"):
                 is_type = ref.kind == "new" or entity.type != "API"
                 relation = "instantiates" if is_type else "calls"
-            self._targeted(ref, head, relation, entity, found)
+            self.targeted(ref, head, relation, entity, found)
 
-    def _outside(self, ref: Ref, name: str) -> _Entity:
+    def _outside(self, ref: Ref, name: str) -> End:
         from graphmert.domains.code.entities import shared_entity
 
         if ref.kind == "from" or (ref.kind == "import" and ref.expr[0] == "im"):
             library = self._library(ref.expr[1])
-            return _Entity(library_id(self.language, library), library, "Library")
+            return End(library_id(self.language, library), library, "Library")
         if ref.kind == "decorator" and self.language == "java":
             name = f"@{name}"
         entity_id = outside_id(self.language, name)
         uses = [_RELATIONS[ref.kind]] if ref.kind in ("raise", "catch") else []
         shown, kind = shared_entity(entity_id, uses)
-        return _Entity(entity_id, shown, kind)
+        return End(entity_id, shown, kind)
 
     def _library(self, module: str) -> str:
         if self.language in SCRIPTS:
@@ -409,23 +315,23 @@ class _FileLinker:
             if ref.kind in ("use", "write"):
                 self._attribute_use(ref)
             return
-        head = self._own(ref.scope)
+        head = self.own(ref.scope)
         entity = self.l.entity(found.targets[0])
         if ref.kind == "alias":
-            self._targeted(ref, ref.target, "alias_of", entity, found)
+            self.targeted(ref, ref.target, "alias_of", entity, found)
             return
         if ref.kind != "use" or entity.type in ("Module", "Variable", "File"):
             if ref.kind == "flow":
-                self._flow(ref)
+                add_flow(self, ref)
             elif ref.kind in ("use", "write"):
                 self._attribute_use(ref)
             return
         self._row(ref, "uses", found)
-        self._targeted(ref, head, "uses", entity, found)
+        self.targeted(ref, head, "uses", entity, found)
 
     def _attribute_use(self, ref: Ref) -> None:
         """A name or attribute that is a variable of the index is read or written."""
-        variable = self._variable_of(self.file, ref.scope, ref.expr)
+        variable = self.variable_of(self.file, ref.scope, ref.expr)
         if variable is None:
             return
         kind = self.l.inference.facts(variable[0]).symbols[variable[1]].kind
@@ -434,9 +340,9 @@ class _FileLinker:
         relation = "reads_from" if ref.kind == "use" else "writes_to"
         found = Resolution((variable,), (), "resolved", "resolved", 0.9)
         self._row(ref, relation, found)
-        self._targeted(ref, self._own(ref.scope), relation, self.l.entity(variable), found)
+        self.targeted(ref, self.own(ref.scope), relation, self.l.entity(variable), found)
 
-    def _variable_of(self, file: int, scope: int, expr: list) -> Target | None:
+    def variable_of(self, file: int, scope: int, expr: list) -> Target | None:
         """Return the variable that a name or an attribute is, not what it holds."""
         while expr[0] == "nr":
             expr = expr[1]
@@ -485,49 +391,6 @@ class _FileLinker:
         self.l.inference.facts(file)
         return tables[file]
 
-    # --- flows ------------------------------------------------------------------------------
-
-    def _flow(self, ref: Ref) -> None:
-        source = self._variable_of(self.file, ref.scope, ref.expr)
-        if source is not None and source[0] == self.file and self.ids[ref.target]:
-            self._flows(source[1], (self.file, ref.target), (ref.start, ref.end), 1.0)
-
-    def _flows(self, source: int, target: Target, span: tuple[int, int], score: float) -> None:
-        if not self.ids[source]:
-            return
-        entity = self.l.entity(target)
-        # The text names what flows; where it flows to is inferred.
-        self._add(source, "flows_to", entity, tail_span=None, site=span, score=score)
-
-    def _flow_arguments(self, ref: Ref, found: Resolution) -> None:
-        """A variable given as an argument flows to the parameter of the function called."""
-        if found.state != "resolved" or len(found.targets) != 1:
-            return
-        file, index = found.targets[0]
-        facts = self.l.inference.facts(file)
-        symbol = facts.symbols[index]
-        if symbol.kind in CLASSES:
-            maker = self.l.inference.member(file, index, "__init__", instance=False)
-            inner = sorted(one for one in maker or () if one[0] == "F")
-            if not inner:
-                return
-            file, index = inner[0][1:]
-            symbol = self.l.inference.facts(file).symbols[index]
-        if symbol.kind not in FUNCTIONS:
-            return
-        skip = int(symbol.kind == "method" and facts.language == "python")
-        skip -= "staticmethod" in symbol.flags
-        places = [one for one in symbol.params if one[3] in ("", "pos")][max(skip, 0) :]
-        pairs = list(zip(ref.expr[2], places, strict=False))
-        named = {one[0]: one for one in symbol.params}
-        for name, expr in ref.expr[3] if len(ref.expr) > 3 else ():
-            if name in named:
-                pairs.append((expr, named[name]))
-        for expr, parameter in pairs:
-            source = self._variable_of(self.file, ref.scope, expr) if expr[0] in "na" else None
-            if source is not None and source[0] == self.file and parameter[4] >= 0:
-                self._flows(source[1], (file, parameter[4]), (ref.start, ref.end), 0.9)
-
     # --- types ------------------------------------------------------------------------------
 
     def _typed(self, ref: Ref, relation: str) -> None:
@@ -540,7 +403,7 @@ class _FileLinker:
         state = "resolved" if targets else "external" if externals else "unresolved"
         if state == "unresolved":
             self.rows.n_offered += 1
-            self.rows.leave_out(f"{relation}: type not known", self.ids[self._own(ref.scope)])
+            self.rows.leave_out(f"{relation}: type not known", self.ids[self.own(ref.scope)])
             return
         score = round(1.0 / max(len(targets) + len(externals), 1), 4)
         found = Resolution(targets, externals, state, "resolved", score)
@@ -548,9 +411,9 @@ class _FileLinker:
         if ref.target < 0 or not self.ids[ref.target]:
             return
         for target in targets:
-            self._targeted(ref, ref.target, relation, self.l.entity(target), found)
+            self.targeted(ref, ref.target, relation, self.l.entity(target), found)
         for name in externals:
-            self._targeted(ref, ref.target, relation, self._outside(ref, name), found)
+            self.targeted(ref, ref.target, relation, self._outside(ref, name), found)
 
     def _inferred_types(self) -> None:
         """Types of variables and functions that no annotation gives."""
@@ -575,53 +438,9 @@ class _FileLinker:
                 values = inference.solver.solve(("return", self.file, index))
             else:
                 continue
-            span = self._name_span(index)
+            span = self.name_span(index)
             found = sorted(one for one in values if one[0] == "I")
             for one in found:
                 tail = self.l.entity((one[1], one[2]))
                 score = round(_INFERRED_SCORE / len(found), 4)
-                self._add(index, relation, tail, tail_span=None, site=span, score=score)
-
-    # --- symbols ----------------------------------------------------------------------------
-
-    def _symbols(self) -> None:
-        document = self.rows.document
-        for index, symbol in enumerate(self.facts.symbols):
-            if not self.ids[index] or (symbol.kind == "local" and index not in self._locals):
-                continue
-            entity = self.l.entity((self.file, index))
-            qualified = symbol.qualname if index else entity.name
-            synonyms = [qualified] if qualified != entity.name else []
-            self.rows.columns["kg/entities"].append(
-                (entity.entity_id, entity.name, entity.type, synonyms, [])
-            )
-            start, end, name_start, name_end, body_start, body_end, *rest = symbol.span
-            doc_start, doc_end, first, last = rest
-            own = symbol.params[:1] if self.language == "python" else []
-            is_bound = symbol.kind == "method" and own and "staticmethod" not in symbol.flags
-            self.rows.columns["code/symbols"].append(
-                (
-                    entity.entity_id,
-                    entity.type,
-                    entity.name,
-                    qualified,
-                    document.language,
-                    document.package,
-                    document.path,
-                    document.doc_id,
-                    start,
-                    end,
-                    name_start,
-                    name_end,
-                    body_start,
-                    body_end,
-                    doc_start if doc_start >= 0 else None,
-                    doc_end if doc_start >= 0 else None,
-                    first,
-                    last,
-                    self.ids[self._own(symbol.parent)] if index else None,
-                    document.is_test or "test" in symbol.flags,
-                    symbol.kind == "local",
-                    len(symbol.params) - int(bool(is_bound)),
-                )
-            )
+                self.add(index, relation, tail, tail_span=None, site=span, score=score)

@@ -328,7 +328,7 @@ class PythonExprs:
     def _bind_element(self, target: Node, expr: Expr, scope: int) -> None:
         """`names[key] = value`: the container holds the value too."""
         value = target.child_by_field_name("value")
-        if value is None or expr[0] in ("l", "n"):
+        if value is None or expr[0] == "l":
             return
         self._hold(value, ["g", "dict", [expr]], scope)
 

@@ -1,0 +1,270 @@
+"""Hold resolved calls against what was seen when the code ran, or against labels.
+
+The truth of a Python package is a trace of its own tests (`benchmarks/trace_calls.py`). A hit is
+a site whose set of candidates has at most three members and holds the function reached. A class
+stands for the constructors that it or its ancestors define. Where a function is reached through a
+wrapper that a decorator of the package made, the function is what the site calls, not the wrapper.
+
+- recall: pairs (site, function) that are hits, over all pairs.
+- precision: sites with a set of candidates that holds a function reached, over all sites that ran
+  and have candidates; a site that only reached something outside the package counts as wrong,
+  unless the candidate is decorated or makes no frame of its own, which a trace cannot tell.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from graphmert.domains.code.walk import is_test_path
+from graphmert.errors import FormatError
+from graphmert.store import RunDir
+
+MAX_CANDIDATES = 3
+_CALLS = ("calls", "invokes", "instantiates")
+_CONSTRUCTORS = ("__init__", "__new__", "__post_init__", "__call__")
+
+
+class _Index:
+    """What the tables say of one package."""
+
+    def __init__(self, run: RunDir, package: str) -> None:
+        symbols = run.read("code/symbols")
+        symbols = symbols.filter(pc.equal(symbols["package"], package)).to_pylist()
+        self.symbols = {one["entity_id"]: one for one in symbols}
+        self.at = {
+            (one["path"], one["start_line"], one["name"]): one["entity_id"]
+            for one in symbols
+            if one["kind"] in ("Function", "Method", "Test")
+        }
+        self.children: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for one in symbols:
+            self.children[one["parent_id"]].append(one)
+        references = run.read("code/references")
+        references = references.filter(pc.equal(references["package"], package)).to_pylist()
+        self.sites: dict[tuple[str, int], dict[str, Any]] = {}
+        self.decorators: set[str] = set()
+        for one in references:
+            if one["relation"] in _CALLS:
+                self.sites[one["path"], one["site_end"]] = one
+            elif one["relation"] == "annotated_with" and one["target_id"]:
+                self.decorators.add(one["target_id"])
+        triples = run.read("kg/triples")
+        wanted = triples.filter(pc.equal(triples["relation"], "inherits_from"))
+        self.parents: dict[str, list[str]] = defaultdict(list)
+        for head, tail in zip(
+            wanted["head_id"].to_pylist(), wanted["tail_id"].to_pylist(), strict=True
+        ):
+            self.parents[head].append(tail)
+        documents = run.read("corpus/documents")
+        self.lines: dict[str, list[str]] = {}
+        prefix = f"{package}/"
+        for doc_id, text in zip(
+            documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True
+        ):
+            if doc_id.startswith(prefix):
+                self.lines[doc_id[len(prefix) :]] = text.splitlines(keepends=True)
+        self._starts: dict[str, list[int]] = {}
+
+    def offset(self, path: str, end: list[int]) -> int:
+        """Return the character offset of [line, byte column, …]."""
+        lines = self.lines[path]
+        if path not in self._starts:
+            starts = [0]
+            for line in lines:
+                starts.append(starts[-1] + len(line))
+            self._starts[path] = starts
+        line, column = end[:2]
+        text = lines[line - 1].encode("utf-8")[:column].decode("utf-8", errors="replace")
+        return self._starts[path][line - 1] + len(text)
+
+    def place(self, site: Mapping[str, Any]) -> tuple[str, int] | None:
+        """Return (path, end) of a site; None where no call expression stands there."""
+        path = site["file"]
+        if path not in self.lines:
+            return None
+        end = self.offset(path, site["end"])
+        found = self.sites.get((path, end))
+        if found is not None:
+            text = self.lines[path]
+            first = found["site_start"] - self._starts[path][self._line(path, found) - 1]
+            column = len(text[self._line(path, found) - 1][:first].encode("utf-8"))
+            if column != site["end"][2]:
+                return None
+        return path, end
+
+    def _line(self, path: str, found: Mapping[str, Any]) -> int:
+        return bisect.bisect_right(self._starts[path], found["site_start"])
+
+    def function(self, path: str, line: int, name: str) -> str | None:
+        """Return the entity of a function that ran."""
+        return self.at.get((path, line, name.rpartition(".")[2]))
+
+    def is_wrapper(self, entity_id: str) -> bool:
+        """Return whether a function was made or is called by a decorator of the package."""
+        parent = self.symbols[entity_id]["parent_id"]
+        while parent in self.symbols:
+            if parent in self.decorators:
+                return True
+            parent = self.symbols[parent]["parent_id"]
+        return False
+
+    def reaches(self, candidate: str) -> set[str]:
+        """Return the functions that calling a candidate enters."""
+        symbol = self.symbols.get(candidate)
+        if symbol is None or symbol["kind"] not in ("Class", "ExceptionType", "Test", "Interface"):
+            return {candidate}
+        found, todo, seen = {candidate}, [candidate], set()
+        while todo:
+            one = todo.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            found |= {
+                child["entity_id"] for child in self.children[one] if child["name"] in _CONSTRUCTORS
+            }
+            todo.extend(self.parents.get(one, ()))
+        return found
+
+    def is_unseen(self, candidate: str) -> bool:
+        """Return whether a trace may not show that a candidate was reached."""
+        symbol = self.symbols.get(candidate)
+        if symbol is None:
+            return True
+        if symbol["kind"] in ("Class", "ExceptionType", "Interface"):
+            return True
+        first = self.lines[symbol["path"]][symbol["start_line"] - 1].lstrip()
+        return first.startswith("@")
+
+
+def candidates_of(site: Mapping[str, Any]) -> list[str]:
+    """Return what a reference may lead to, best first."""
+    found = list(site["candidates"]) or ([site["target_id"]] if site["target_id"] else [])
+    return found if site["target_id"] else []
+
+
+def compare_trace(
+    run: RunDir | Path | str, package: str, trace: Path | str, *, tests: bool = False
+) -> dict[str, Any]:
+    """Compare the calls of a package with a trace of its tests.
+
+    Args:
+        run: the index.
+        package: which package of it.
+        trace: what `benchmarks/trace_calls.py` wrote.
+        tests: count sites in tests too.
+
+    Raises:
+        FormatError: the trace is not one.
+    """
+    index = _Index(run if isinstance(run, RunDir) else RunDir(run), package)
+    try:
+        tree = json.loads(Path(trace).read_text(encoding="utf-8"))
+        chains, elsewhere = tree["chains"], tree["elsewhere"]
+    except (KeyError, json.JSONDecodeError) as error:
+        raise FormatError("not a trace of calls", where=str(trace), got=error) from error
+    truth = _truth(index, chains)
+    outside = set()
+    for one in elsewhere:
+        place = index.place(one)
+        if place is not None:
+            outside.add(place)
+    return _score(index, truth, outside - set(truth), tests=tests)
+
+
+def _truth(index: _Index, chains: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], set[str]]:
+    """Return the functions that each site reached, wrappers looked through."""
+    reached: dict[tuple[str, int], set[str]] = defaultdict(set)
+    wrapped: set[tuple[tuple[str, int], str]] = set()
+    for chain in chains:
+        callee = chain["callee"]
+        target = index.function(callee["file"], callee["line"], callee["name"])
+        if target is None:
+            continue
+        through: list[str] = []
+        for site in chain["sites"]:
+            place = index.place(site)
+            if place is None:
+                break
+            reached[place].add(target)
+            wrapped |= {(place, one) for one in through}
+            around = index.function(site["file"], site["line"], site["name"])
+            if around is None or not index.is_wrapper(around):
+                break
+            through.append(around)
+    for place, wrapper in wrapped:
+        if len(reached[place]) > 1:
+            reached[place].discard(wrapper)
+    return reached
+
+
+def _score(
+    index: _Index,
+    truth: Mapping[tuple[str, int], set[str]],
+    outside: Iterable[tuple[str, int]],
+    *,
+    tests: bool,
+) -> dict[str, Any]:
+    n_pairs = n_hits = n_sites = n_found = n_right = n_predicted = n_unknown = 0
+    misses: Counter[str] = Counter()
+    examples: dict[str, list[str]] = defaultdict(list)
+    for place in sorted(truth):
+        site = index.sites.get(place)
+        if site is None:
+            n_unknown += 1
+            continue
+        if not tests and is_test_path(place[0]):
+            continue
+        reached = {
+            one for one in truth[place] if tests or not is_test_path(index.symbols[one]["path"])
+        }
+        if not reached:
+            # What tests hand in is no part of the package.
+            continue
+        found = candidates_of(site)
+        reach = set().union(*(index.reaches(one) for one in found)) if found else set()
+        hits = reached & reach if len(found) <= MAX_CANDIDATES else set()
+        n_sites += 1
+        n_found += bool(hits)
+        n_pairs += len(reached)
+        n_hits += len(hits)
+        if found:
+            n_predicted += 1
+            n_right += bool(hits)
+        if not hits:
+            reason = f"{site['state']} {site['resolver']}" if not found else "wrong target"
+            misses[reason] += 1
+            if len(examples[reason]) < 200:
+                shown = f"{place[0]}:{site['line']} {site['text']} -> {sorted(reached)[0]}"
+                examples[reason].append(shown + (f" not {found[:3]}" if found else ""))
+    n_outside = 0
+    for place in sorted(outside):
+        site = index.sites.get(place)
+        if site is None or (not tests and is_test_path(place[0])):
+            continue
+        found = candidates_of(site)
+        if found and not any(index.is_unseen(one) for one in found):
+            n_predicted += 1
+            n_outside += 1
+            if len(examples["only outside"]) < 200:
+                examples["only outside"].append(
+                    f"{place[0]}:{site['line']} {site['text']} not {found[:3]}"
+                )
+    return {
+        "pairs": n_pairs,
+        "recall": n_hits / max(n_pairs, 1),
+        "sites": n_sites,
+        "site_recall": n_found / max(n_sites, 1),
+        "predicted_sites": n_predicted,
+        "precision": n_right / max(n_predicted, 1),
+        "wrong_outside": n_outside,
+        "sites_not_in_index": n_unknown,
+        "misses": dict(misses.most_common()),
+        "examples": dict(examples),
+    }

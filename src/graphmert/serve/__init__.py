@@ -1,0 +1,3 @@
+"""Serving what was built: read-only servers."""
+
+from __future__ import annotations
