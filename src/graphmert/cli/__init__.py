@@ -19,6 +19,7 @@ import typer
 from graphmert import __version__
 from graphmert.cli import data, kg_samples, models, runs, store, vectors
 from graphmert.cli.terminal import group
+from graphmert.cli import code, data, models, runs
 
 app = typer.Typer(
     name="graphmert",
@@ -34,6 +35,7 @@ runs.add_commands(app)
 app.command()(models.info)
 store.add_commands(app)
 app.add_typer(data.app, name="data")
+app.add_typer(code.app, name="code")
 app.add_typer(models.convert_app, name="convert")
 app.add_typer(vectors.app, name="vectors")
 kg_app = group("Work on knowledge graphs.")

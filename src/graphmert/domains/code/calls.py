@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS
-from graphmert.domains.code.facts import Expr, Ref
+from graphmert.domains.code.facts import Expr, Ref, Symbol
 from graphmert.domains.code.inference import SCRIPTS, Inference
 from graphmert.domains.code.ontology import known
 from graphmert.domains.code.values import Value, Values
@@ -98,8 +98,8 @@ class Resolver:
         if not targets:
             state = "external" if externals else "resolved"
             return Resolution((), externals, state, "resolved", 0.9, (), packages)
-        if is_site and ref.expr[0] in ("c", "nw") and len(targets) > 1:
-            targets = self._by_arity(targets, ref.expr)
+        if is_site and len(targets) > 1:
+            targets = self._by_arity(self._implementations(targets), ref.expr)
         sure = 1.0 if expr[0] in ("n", "im", "if", "d", "this", "sup") else 0.9
         if len(targets) > 1:
             return Resolution(
@@ -122,6 +122,14 @@ class Resolver:
             elif one[0] in ("F", "C", "X", "XI", "GM"):
                 found.add(one)
         return frozenset(found)
+
+    def _implementations(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        """Leave out the stubs of typing.overload where the function itself is there."""
+        kept = [one for one in targets if "overload" not in self._symbol(one).flags]
+        return tuple(kept) or targets
+
+    def _symbol(self, target: Target) -> Symbol:
+        return self.inference.facts(target[0]).symbols[target[1]]
 
     def _by_arity(self, targets: tuple[Target, ...], expr: Expr) -> tuple[Target, ...]:
         """Keep Java overloads that take as many arguments as are given, where any do, and of
@@ -169,7 +177,11 @@ class Resolver:
     # --- overriding -------------------------------------------------------------------------
 
     def _overriders(self, file: int, scope: int, expr: Expr, target: Target) -> tuple[Target, ...]:
-        """Return methods of subclasses of the receiver that override the target, if few."""
+        """Return methods of subclasses of the receiver that override the target.
+
+        The nearest come first: of the same package, outside tests, of the same file. With the
+        target there are at most `MAX_GUESSES`; which subclass it is cannot be told.
+        """
         if expr[0] == "nr":
             expr = expr[1]
         symbol = self.inference.facts(target[0]).symbols[target[1]]
@@ -182,8 +194,14 @@ class Resolver:
             classes = {("C", *one[1:]) for one in bases if one[0] in ("I", "C")}
         else:
             return ()
-        found = self._below(symbol.name, classes, target)
-        return found if len(found) < MAX_GUESSES else ()
+        files = self.inference.modules.files
+
+        def rank(one: Target) -> tuple[bool, bool, bool, Target]:
+            there = files[one[0]]
+            return there.package != files[file].package, there.is_test, one[0] != target[0], one
+
+        found = sorted(self._below(symbol.name, classes, target), key=rank)
+        return tuple(found[: MAX_GUESSES - 1])
 
     def _below(self, name: str, classes: set[Value], target: Target) -> tuple[Target, ...]:
         self.names_asked.add(name)

@@ -330,7 +330,7 @@ class Inference:
         if any(loose):
             return join(loose)
         if external is not None:
-            return frozenset({("X", f"{external[1]}.{name.removesuffix('()')}")})
+            return frozenset({outside.longer(external[1], name)})
         return None
 
     def attribute(self, values: Values, name: str) -> Values:
@@ -349,7 +349,7 @@ class Inference:
             found = self.modules.find_python(0, f"{value[1]}.{name}", 0)
             return EMPTY if found is None else frozenset({_module_value(found)})
         if kind in ("X", "XI"):
-            return frozenset({("X", f"{value[1]}.{name.removesuffix('()')}")})
+            return frozenset({outside.longer(value[1], name)})
         if kind in ("G", "T"):
             return frozenset({("GM", value, name.removesuffix("()"))})
         if kind == "SUP":
@@ -469,7 +469,7 @@ class Inference:
         annotation = symbol.annotation
         if annotation is not None and not _is_vague(annotation):
             parts.append(annotate(self, file, symbol.parent, annotation))
-        else:
+        if annotation is None or _is_vague(annotation):
             if symbol.yields:
                 held = self._all(file, index, symbol.yields)
                 parts.append(frozenset({container("generator", held)}))
@@ -594,5 +594,8 @@ def _module_value(found: int | str) -> Value:
 
 def _is_vague(annotation: Expr) -> bool:
     """Return whether a return type is a type variable, Self or Any, which says nothing."""
+    if annotation[0] == "ta":
+        # Which function a factory makes is more than that it can be called.
+        return annotation[1][-1] == "Callable"
     last = annotation[-1] if annotation[0] in ("n", "a") else ""
     return isinstance(last, str) and bool(_VAGUE.match(last))

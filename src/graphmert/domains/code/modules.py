@@ -73,9 +73,17 @@ class Modules:
 
     def _add_python(self, number: int, one: Summary, paths: set[tuple[str, str]]) -> None:
         parts = one.path.rsplit(".", 1)[0].split("/")
+
+        def is_package(stop: int) -> bool:
+            return (one.package, "/".join([*parts[:stop], "__init__.py"])) in paths
+
         root = len(parts) - 1
-        while root > 0 and (one.package, "/".join([*parts[:root], "__init__.py"])) in paths:
-            root -= 1
+        # A folder without __init__.py inside a package belongs to the package all the same.
+        inside = next((stop for stop in range(root, 0, -1) if is_package(stop)), None)
+        if inside is not None:
+            root = inside
+            while root > 0 and is_package(root):
+                root -= 1
         names = parts[root:]
         if names[-1] == "__init__" and len(names) > 1:
             names = names[:-1]

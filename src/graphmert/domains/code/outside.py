@@ -21,6 +21,15 @@ _SAME_METHODS = known("same_methods")
 _GLOBALS = known("javascript_globals")
 
 
+_MAX_DOTS = 7
+
+
+def longer(dotted: str, name: str) -> Value:
+    """Return an attribute of a name outside; long chains of attributes are not followed."""
+    name = name.removesuffix("()")
+    return ("X", f"{dotted}.{name}" if dotted.count(".") < _MAX_DOTS else dotted)
+
+
 # --- calls ------------------------------------------------------------------------------------
 
 

@@ -139,8 +139,12 @@ class _Index:
             return True
         if symbol["kind"] in ("Class", "ExceptionType", "Interface"):
             return True
-        first = self.lines[symbol["path"]][symbol["start_line"] - 1].lstrip()
-        return first.startswith("@")
+        return self.is_decorated(candidate)
+
+    def is_decorated(self, entity_id: str) -> bool:
+        """Return whether a definition begins with a decorator."""
+        symbol = self.symbols[entity_id]
+        return self.lines[symbol["path"]][symbol["start_line"] - 1].lstrip().startswith("@")
 
 
 def candidates_of(site: Mapping[str, Any]) -> list[str]:
@@ -189,6 +193,9 @@ def _truth(index: _Index, chains: Iterable[Mapping[str, Any]]) -> dict[tuple[str
             continue
         through: list[str] = []
         for site in chain["sites"]:
+            if through and not index.is_decorated(target):
+                # The wrapper's own business, not what it wraps.
+                break
             place = index.place(site)
             if place is None:
                 break
@@ -202,6 +209,10 @@ def _truth(index: _Index, chains: Iterable[Mapping[str, Any]]) -> dict[tuple[str
         if len(reached[place]) > 1:
             reached[place].discard(wrapper)
     return reached
+
+
+def _is_constructor(entity_id: str) -> bool:
+    return entity_id.rpartition(".")[2].partition("~")[0] in _CONSTRUCTORS
 
 
 def _score(
@@ -224,8 +235,10 @@ def _score(
         reached = {
             one for one in truth[place] if tests or not is_test_path(index.symbols[one]["path"])
         }
-        if not reached:
-            # What tests hand in is no part of the package.
+        is_callback = (site["external"] or "").startswith("builtins.")
+        if not reached or (is_callback and not any(_is_constructor(one) for one in reached)):
+            # What tests hand in is no part of the package, and `list(x)` does not call what
+            # iterating x runs.
             continue
         found = candidates_of(site)
         reach = set().union(*(index.reaches(one) for one in found)) if found else set()

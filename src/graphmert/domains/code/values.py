@@ -48,12 +48,16 @@ def _merge(found: set[Value]) -> set[Value]:
 
 def container(kind: str, held: Values) -> Value:
     """Return a container; what is nested too deep is left out."""
-    return ("G", kind, frozenset(one for one in held if _depth(one) < _MAX_DEPTH))
+    return ("G", kind, _held(held))
 
 
 def tuple_of(parts: Iterable[Values]) -> Value:
     """Return a tuple of these parts; what is nested too deep is left out."""
-    return ("T", tuple(frozenset(v for v in part if _depth(v) < _MAX_DEPTH) for part in parts))
+    return ("T", tuple(_held(part) for part in parts))
+
+
+def _held(values: Values) -> Values:
+    return frozenset(one for one in values if one[0] != "GM" and _depth(one) < _MAX_DEPTH)
 
 
 def _depth(value: Value) -> int:
@@ -108,13 +112,14 @@ class Solver:
         saved_low, saved_mask = self._low, self.mask
         self._low, self.mask = _UNTOUCHED, 0
         entry.value = self._rule(key)
+        if self._low >= entry.index and entry.is_recursive:
+            # Iterating may find that the component reaches further down the stack.
+            self._iterate(entry.index)
         if self._low < entry.index:
             # Part of a component that a key below on the stack will finish.
             self._low = min(self._low, saved_low)
             self.mask |= saved_mask
             return entry.value
-        if entry.is_recursive:
-            self._iterate(entry.index)
         value = entry.value
         for member in self._stack[entry.index :]:
             self._done[member] = (self._open.pop(member).value, self.mask)
