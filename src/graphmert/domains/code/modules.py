@@ -93,7 +93,7 @@ class Modules:
         for stop in range(1, len(names)):
             self.python_packages.add(".".join(names[:stop]))
         # Without __init__.py the folders above still are a namespace package.
-        longer = ".".join(parts[: root + 1] if parts[-1] == "__init__" else parts)
+        longer = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         if longer != full:
             self.python[longer].append(number)
             pieces = longer.split(".")

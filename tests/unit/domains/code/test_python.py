@@ -212,3 +212,17 @@ def test_mutual_recursion_ends_and_does_not_depend_on_order(tmp_path: Path) -> N
         "S().look().go()\n"
     )
     assert short(call(index(tmp_path, {"a.py": text}), "go")["target_id"]) == "a.py#T.go"
+
+
+def test_a_package_is_named_by_its_own_front_alone(tmp_path: Path) -> None:
+    files = {
+        "top/__init__.py": "from top.inner import f\n",
+        "top/inner/__init__.py": "def f(): pass\n",
+        "top/inner/deep/__init__.py": "",
+        "top/inner/deep/user.py": "import top\ntop.f()\n",
+        "top/open/folder.py": "from ..inner import f\nf()\n",
+    }
+    assert triples(index(tmp_path, files), "calls") == {
+        ("top/inner/deep/user.py", "calls", "top/inner/__init__.py#f"),
+        ("top/open/folder.py", "calls", "top/inner/__init__.py#f"),
+    }
