@@ -222,7 +222,9 @@ def test_export_has_qualifiers_and_renamed_relations(tmp_path: Path) -> None:
     assert {one["relation"] for one in rows} <= set(load_profile("codebert"))
     wanted = {"language", "file", "start_line", "package", "version", "licence", "resolver"}
     assert all(wanted <= set(one["qualifiers"]) for one in rows)
-    entities = [json.loads(o) for o in (tmp_path / "out" / "entities.jsonl").read_text().splitlines()]
+    entities = [
+        json.loads(o) for o in (tmp_path / "out" / "entities.jsonl").read_text().splitlines()
+    ]
     ids = {one["id"] for one in entities}
     assert all(one["head"] in ids and one["tail"] in ids for one in rows)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -122,7 +122,10 @@ def test_attributes_of_self_parameters_and_elements(tmp_path: Path) -> None:
         ("import d\nd.e.f()", "d/e.py#f"),
         ("from d import e\ne.f()", "d/e.py#f"),
         ("from d.e import again\nagain()", "b.py#f"),
-        ("try:\n    from nowhere import f\nexcept ImportError:\n    from b import f\nf()", "b.py#f"),
+        (
+            "try:\n    from nowhere import f\nexcept ImportError:\n    from b import f\nf()",
+            "b.py#f",
+        ),
     ],
     ids=["import", "as", "from", "star", "through", "attribute", "package", "relative", "try"],
 )
@@ -138,7 +141,10 @@ def test_imports(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_star_import_keeps_to_all(tmp_path: Path) -> None:
-    files = {"a.py": "from b import *\nf()\ng()\n", "b.py": "__all__ = ['f']\ndef f(): 0\ndef g(): 0\n"}
+    files = {
+        "a.py": "from b import *\nf()\ng()\n",
+        "b.py": "__all__ = ['f']\ndef f(): 0\ndef g(): 0\n",
+    }
     found = triples(index(tmp_path, files), "calls")
     assert found == {("a.py", "calls", "b.py#f")}
 

@@ -42,7 +42,10 @@ def test_js_class_methods_are_methods_and_new_instantiates(tmp_path: Path) -> No
         ("function f() {} module.exports = f;", "const g = require('./b'); g();"),
         ("exports.f = function f() {};", "const { f } = require('./b'); f();"),
         ("function f() {} module.exports = { f };", "require('./b').f();"),
-        ("const o = module.exports = {}; o.f = function f() {};", "const b = require('./b'); b.f();"),
+        (
+            "const o = module.exports = {}; o.f = function f() {};",
+            "const b = require('./b'); b.f();",
+        ),
         ("export const f = () => 1;", "import { f } from './b'; f();"),
     ],
 )
