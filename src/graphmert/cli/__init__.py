@@ -17,9 +17,8 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import data, kg_samples, models, runs, store, vectors
+from graphmert.cli import code, data, kg_samples, models, runs, store, vectors
 from graphmert.cli.terminal import group
-from graphmert.cli import code, data, models, runs
 
 app = typer.Typer(
     name="graphmert",
