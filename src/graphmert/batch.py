@@ -1,7 +1,8 @@
 """Compact batches: the live nodes of many chains, padded to the longest, and their labels.
 
 Legend: B chains, N nodes (roots first, then leaf groups), T triples of the whole batch,
-M longest head, L longest leaf group, S masked spans, Q entity queries, P labelled positions.
+M longest head, L longest leaf group, S masked spans, Q entity queries, P labelled positions,
+C names, Y entity types.
 Flat positions index the (B * N) nodes row by row.
 """
 
@@ -20,6 +21,44 @@ from graphmert.masking import IGNORE, MaskedChain
 
 
 @dataclass(frozen=True)
+class ConstraintBatch:
+    """Triples of the graph and what its schema says of them, for the regularisers.
+
+    Attributes:
+        names: chains of the entities' names, one row each.
+        head_T, relation_T, tail_T: int64; head and tail as rows of `names`.
+        head_types_TY, tail_types_TY: bool, types the relation allows at either end.
+        antisymmetric_T, acyclic_T: bool, what the relation is.
+        member_P: int64, triples (parent, relation, member) that a subclass inherits.
+        heir_P: int64, row of that subclass, for which (heir, relation, member) holds too.
+        excluded_TC: bool, names that are also true tails of the triple's head and relation.
+    """
+
+    names: ChainBatch
+    head_T: Tensor
+    relation_T: Tensor
+    tail_T: Tensor
+    head_types_TY: Tensor
+    tail_types_TY: Tensor
+    antisymmetric_T: Tensor
+    acyclic_T: Tensor
+    member_P: Tensor
+    heir_P: Tensor
+    excluded_TC: Tensor
+
+    def counts(self) -> dict[str, int]:
+        """How many terms each regulariser sums over."""
+        n_triples = len(self.head_T)
+        return {
+            "type": 2 * n_triples,
+            "antisymmetry": int(self.antisymmetric_T.sum()),
+            "acyclicity": int(self.acyclic_T.sum()),
+            "inheritance": len(self.member_P),
+            "contrastive": n_triples,
+        }
+
+
+@dataclass(frozen=True)
 class Labels:
     """What the objectives of one batch ask; an absent objective has length-zero tensors.
 
@@ -35,6 +74,7 @@ class Labels:
             as negatives.
         names: chains of the candidate names, or None.
         name_entity_C: rows of the entity table, one per name.
+        constraints: triples for the regularisers, or None.
     """
 
     mlm_position_P: Tensor
@@ -52,6 +92,7 @@ class Labels:
     entity_excluded_QC: Tensor
     names: ChainBatch | None = None
     name_entity_C: Tensor | None = None
+    constraints: ConstraintBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +160,8 @@ class ChainBatch:
             "relation": len(self.labels.relation_label_P),
             "entity": len(self.labels.entity_positive_Q),
         }
+        if self.labels.constraints is not None:
+            asked |= self.labels.constraints.counts()
         sums = {f"{name}_sum": self.n_samples for name in asked}
         return asked | sums | {"nodes": asked["mlm"] + asked["leaf"]}
 
@@ -129,7 +172,7 @@ def _move(value: Any, device: torch.device | str) -> Any:
         old = getattr(value, item.name)
         if isinstance(old, Tensor):
             moved[item.name] = old.to(device)
-        elif isinstance(old, ChainBatch | Labels):
+        elif isinstance(old, ChainBatch | Labels | ConstraintBatch):
             moved[item.name] = _move(old, device)
     return replace(value, **moved)
 
@@ -315,12 +358,14 @@ def collate_masked(
     name_entities: np.ndarray | None = None,
     excluded: Sequence[frozenset[int]] = (),
     vectors: np.ndarray | None = None,
+    constraints: ConstraintBatch | None = None,
 ) -> ChainBatch:
     """Collate masked chains with their labels.
 
     Args:
         names, name_entities: encoded candidates of MNM-entity and their entity rows.
         excluded: for each entity query in order, entity rows that are true as well.
+        constraints: triples for the regularisers.
     """
     batch = collate(
         [m.chain for m in masked], relation_names=relation_names, pad_id=pad_id, vectors=vectors
@@ -347,6 +392,7 @@ def collate_masked(
         entity_excluded_QC=not_negative,
         names=names,
         name_entity_C=None if name_entities is None else torch.from_numpy(name_entities),
+        constraints=constraints,
     )
     return replace(batch, labels=labels)
 

@@ -8,7 +8,7 @@ Legend: R roots, F leaf slots per root, N live nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ class LeafTriple:
         head_start, head_end: half-open span of root indices of the head.
         tail: token ids of the tail; its leaves hang on root `head_start`.
         tail_entity, head_entity: rows of the entity table, -1 where unknown.
+        mentions: half-open root spans where the tail itself is written.
     """
 
     relation: int
@@ -38,6 +39,7 @@ class LeafTriple:
     tail: tuple[int, ...]
     tail_entity: int = -1
     head_entity: int = -1
+    mentions: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,23 @@ class LeafyChain:
     def n_nodes(self) -> int:
         """Live nodes: roots and leaves."""
         return len(self.roots) + sum(len(triple.tail) for triple in self.triples)
+
+
+def crop(chain: LeafyChain, max_roots: int) -> LeafyChain:
+    """Shorten a chain to its first roots and its last one, with the triples whose heads remain.
+
+    Args:
+        max_roots: most roots of the result, at least 2; a shorter chain comes back unchanged.
+    """
+    if len(chain.roots) <= max_roots:
+        return chain
+    n_kept = max_roots - 1
+    triples = tuple(
+        replace(triple, mentions=tuple(span for span in triple.mentions if span[1] <= n_kept))
+        for triple in chain.triples
+        if triple.head_end <= n_kept
+    )
+    return LeafyChain((*chain.roots[:n_kept], chain.roots[-1]), triples, chain.chain_id)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,69 @@ class HGAT(nn.Module):
         return alpha_TLM @ head_TMD
 
 
+PLAIN_ROOT, HEAD_ROOT, RELATION_LEAF, TAIL_ROLE = range(4)
+
+
+def graph_roles(batch: ChainBatch, *, isolated: bool) -> Tensor:
+    """Role of every node in its triple, int64 (B, N).
+
+    PLAIN_ROOT, HEAD_ROOT (a root of some head span), RELATION_LEAF (a word of a relation's name)
+    or TAIL_ROLE. Under isolated visibility every root is plain: roots know no triples there.
+    """
+    role_BN = torch.where(batch.kind_BN == NAME_LEAF, RELATION_LEAF, TAIL_ROLE)
+    role_BN = torch.where(batch.kind_BN == ROOT, PLAIN_ROOT, role_BN)
+    if isolated or not batch.n_triples:
+        return role_BN
+    flat = role_BN.reshape(-1).clone()
+    flat[batch.head_index_TM[batch.head_mask_TM]] = HEAD_ROOT
+    return flat.reshape(role_BN.shape)
+
+
+def graph_depths(batch: ChainBatch, *, isolated: bool, max_depth: int) -> Tensor:
+    """Hops from every node to the nearest root that a triple hangs on, int64 (B, N).
+
+    0 for such a root, 1 for its leaves, and min over triples of |r - head_start| for other roots;
+    at most `max_depth`, which is also the depth in chains without triples. Under isolated
+    visibility every root has depth 0.
+    """
+    is_root_BN = batch.kind_BN == ROOT
+    depth_BN = torch.where(is_root_BN, 0 if isolated else max_depth, 1)
+    if isolated or not batch.n_triples:
+        return depth_BN
+    n_nodes = batch.kind_BN.shape[1]
+    place_N = torch.arange(n_nodes, device=depth_BN.device)
+    far = n_nodes + max_depth
+    anchored_BN = torch.zeros_like(is_root_BN)
+    anchored_BN[batch.row_T, batch.head_start_T] = True
+    before_BN = torch.where(anchored_BN, place_N, -far).cummax(1).values
+    after_BN = torch.where(anchored_BN, place_N, 2 * far).flip(1).cummin(1).values.flip(1)
+    hops_BN = torch.minimum(place_N - before_BN, after_BN - place_N).clamp(max=max_depth)
+    return torch.where(is_root_BN, hops_BN, depth_BN)
+
+
+class GraphPositions(nn.Module):
+    """Where a node stands in the graph: depth and role, added to its place in the chain.
+
+    x_i = x_i + depth[hops to the nearest anchored root] + role[plain, head, relation, tail]; the
+    place in the chain is the position (of a leaf, its root's) and slot that every node has.
+
+    Source: GraphMER-SE, graph positional encoding. Differs: none.
+    Checked by: tests/golden/test_code_forms.py
+    """
+
+    def __init__(self, width: int, *, max_depth: int, isolated: bool) -> None:
+        super().__init__()
+        self.isolated = isolated
+        self.max_depth = max_depth
+        self.depth = nn.Embedding(max_depth + 1, width)
+        self.role = nn.Embedding(4, width)
+
+    def forward(self, batch: ChainBatch) -> Tensor:
+        """Return what is added to every node, (B, N, D)."""
+        depth_BN = graph_depths(batch, isolated=self.isolated, max_depth=self.max_depth)
+        return self.depth(depth_BN) + self.role(graph_roles(batch, isolated=self.isolated))
+
+
 class NodeEmbedding(nn.Module):
     """Turn a `ChainBatch` into the encoder's input (B, N, D).
 
@@ -95,7 +158,8 @@ class NodeEmbedding(nn.Module):
     as they are, and without a mask vector none can be hidden.
 
     Roots: token (or projected vector) + position + type row 0. Leaves: token + their root's
-    position + slot + type row 1 + relation embedding + H-GAT. Then LayerNorm and dropout.
+    position + slot + type row 1 + relation embedding + H-GAT. Graph positions, if any. Then
+    LayerNorm and dropout.
     """
 
     def __init__(
@@ -122,6 +186,8 @@ class NodeEmbedding(nn.Module):
         norm: bool,
         norm_eps: float,
         dropout: float,
+        graph_depth: int = 0,
+        isolated: bool = True,
     ) -> None:
         super().__init__()
         takes_vectors = input_width is not None
@@ -143,6 +209,9 @@ class NodeEmbedding(nn.Module):
         self.hgat = None
         if hgat != "none":
             self.hgat = HGAT(width, n_relations, form=hgat, rank=hgat_rank, slope=hgat_slope)
+        self.graph = None
+        if graph_depth:
+            self.graph = GraphPositions(width, max_depth=graph_depth, isolated=isolated)
         self.norm = nn.LayerNorm(width, eps=norm_eps) if norm else None
         self.dropout = nn.Dropout(dropout)
 
@@ -167,6 +236,8 @@ class NodeEmbedding(nn.Module):
                 last = self.name_slot.num_embeddings - 1
                 name_BND = self.name_slot(batch.slot_BN.clamp(max=last))
                 x_BND = x_BND + name_BND * named_BN[..., None]
+        if self.graph is not None:
+            x_BND = x_BND + self.graph(batch)
         if self.norm is not None:
             x_BND = self.norm(x_BND)
         return self.dropout(x_BND)

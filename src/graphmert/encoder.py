@@ -17,13 +17,19 @@ from torch import Tensor, nn
 from graphmert.attention import (
     DecayForm,
     LeafVisibility,
+    RelationPairs,
     attend,
+    hop_bias,
+    hop_rings,
     log_decay,
     node_distance,
+    relation_bias,
+    relation_pairs,
     visible,
 )
 from graphmert.batch import ChainBatch
 from graphmert.chain import ROOT, DistanceRule
+from graphmert.errors import ConfigError
 
 
 class Layer(nn.Module):
@@ -39,6 +45,7 @@ class Layer(nn.Module):
         attn_dropout: float,
         ffn_dropout: float,
         eps: float,
+        n_biased_relations: int = 0,
     ) -> None:
         super().__init__()
         self.n_attn_heads = n_attn_heads
@@ -51,17 +58,35 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.ffn_dropout = nn.Dropout(ffn_dropout)
+        self.relation_bias = None
+        if n_biased_relations:
+            self.relation_bias = nn.Parameter(torch.zeros(n_biased_relations, 2))
 
-    def forward(self, x_ND: Tensor, blocks: Sequence[Block]) -> Tensor:
+    def forward(
+        self, x_ND: Tensor, blocks: Sequence[Block], gate_AG: Tensor | None = None
+    ) -> Tensor:
         """One layer over all live nodes, (N, D) -> (N, D); blocks attend apart."""
         qkv_NC = self.qkv(x_ND)
         parts = torch.split(qkv_NC, [block.n_live for block in blocks])
-        mixed = [self._attend(part, block) for part, block in zip(parts, blocks, strict=True)]
+        mixed = [
+            self._attend(part, block, self._bias(block, gate_AG))
+            for part, block in zip(parts, blocks, strict=True)
+        ]
         mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         x_ND = self.attn_norm(x_ND + self.dropout(self.out(mixed_ND)))
         return self.ffn_norm(x_ND + self.ffn_dropout(self.down(F.gelu(self.up(x_ND)))))
 
-    def _attend(self, qkv_NC: Tensor, block: Block) -> Tensor:
+    def _bias(self, block: Block, gate_AG: Tensor | None) -> Tensor | None:
+        """What relations and hop gates add to this layer's logits."""
+        bias = None
+        if self.relation_bias is not None and block.pairs is not None:
+            bias = relation_bias(block.pairs, self.relation_bias)[:, None]
+        if gate_AG is not None and block.ring_GBNN is not None:
+            hops_BANN = hop_bias(block.ring_GBNN, gate_AG)
+            bias = hops_BANN if bias is None else bias + hops_BANN
+        return bias
+
+    def _attend(self, qkv_NC: Tensor, block: Block, bias_BANN: Tensor | None) -> Tensor:
         """Attention of one block: pad, attend, take the live nodes back."""
         n_rows, n_nodes = block.shape
         is_full = block.n_live == n_rows * n_nodes
@@ -77,6 +102,7 @@ class Layer(nn.Module):
             log_decay_BANN=block.log_decay_BANN,
             form=block.form,
             dropout=self.attn_dropout if self.training else 0.0,
+            **({} if bias_BANN is None else {"bias_BANN": bias_BANN}),
         )
         mixed = mixed_BANK.transpose(1, 2).reshape(n_rows * n_nodes, -1)
         return mixed if is_full else _Unpad.apply(mixed, block.live)
@@ -92,6 +118,8 @@ class Block:
     log_decay_BANN: Tensor | None
     rotation_BNK: Tensor | None
     form: DecayForm
+    pairs: RelationPairs | None = None
+    ring_GBNN: Tensor | None = None
 
     @property
     def n_live(self) -> int:
@@ -165,8 +193,16 @@ class Encoder(nn.Module):
         graph_token: bool,
         n_root_slots: int,
         n_leaf_slots: int,
+        n_biased_relations: int = 0,
+        n_hops: int = 0,
     ) -> None:
         super().__init__()
+        if graph_token and (n_biased_relations or n_hops):
+            raise ConfigError(
+                "relation bias and hop gates do not go with a graph token",
+                where="graph_token",
+                fix="Turn off graph_token, or relation_bias and n_hops.",
+            )
         self.layers = nn.ModuleList(
             Layer(
                 width,
@@ -176,9 +212,14 @@ class Encoder(nn.Module):
                 attn_dropout=attn_dropout,
                 ffn_dropout=ffn_dropout,
                 eps=eps,
+                n_biased_relations=n_biased_relations,
             )
             for _ in range(n_layers)
         )
+        self.n_biased_relations, self.n_hops = n_biased_relations, n_hops
+        self.hop_gate = None
+        if n_hops:
+            self.hop_gate = nn.Parameter(torch.zeros(n_layers, n_attn_heads, n_hops + 2))
         self.decay: DecayForm = decay
         self.decay_base = decay_base
         self.distance_rule: DistanceRule = distance_rule
@@ -212,8 +253,9 @@ class Encoder(nn.Module):
             graph = self.graph_token.expand(n_rows, -1).to(flat.dtype)
             flat = torch.cat([flat, graph])
         x_ND = _Unpad.apply(flat, place)
-        for layer in self.layers:
-            x_ND = layer(x_ND, blocks)
+        for index, layer in enumerate(self.layers):
+            gate_AG = None if self.hop_gate is None else self.hop_gate[index]
+            x_ND = layer(x_ND, blocks, gate_AG)
         states = _Pad.apply(x_ND, place, flat.shape[0])
         return states[: n_rows * n_nodes].view(n_rows, n_nodes, width)
 
@@ -240,7 +282,12 @@ class Encoder(nn.Module):
         if self.root_band is not None:
             gap_BNN = (part.root_BN[:, :, None] - part.root_BN[:, None, :]).abs()
             visible_BNN &= gap_BNN <= self.root_band
-        decay_BANN = self._log_decay(part)
+        distance_BNN = None
+        if self.p is not None or self.n_hops:
+            distance_BNN = node_distance(
+                part.kind_BN, part.root_BN, part.triple_BN, part.slot_BN, rule=self.distance_rule
+            )
+        decay_BANN = self._log_decay(distance_BNN)
         place_BN = rows[:, None] * whole + torch.arange(longest, device=rows.device)
         live_BN = part.padding_mask_BN
         if self.graph_token is not None:
@@ -255,15 +302,34 @@ class Encoder(nn.Module):
             log_decay_BANN=decay_BANN,
             rotation_BNK=self._rotation(part),
             form=self.decay,
+            pairs=self._pairs(part, batch),
+            ring_GBNN=self._rings(distance_BNN),
         )
         return block, place_BN[live_BN]
 
-    def _log_decay(self, part: _Part) -> Tensor | None:
-        if self.p is None:
+    def _pairs(self, part: _Part, batch: ChainBatch) -> RelationPairs | None:
+        if not self.n_biased_relations:
             return None
-        distance_BNN = node_distance(
-            part.kind_BN, part.root_BN, part.triple_BN, part.slot_BN, rule=self.distance_rule
+        return relation_pairs(
+            part.kind_BN,
+            part.root_BN,
+            part.triple_BN,
+            batch.relation_T,
+            batch.head_start_T,
+            batch.head_end_T,
+            n_relations=self.n_biased_relations,
+            visibility=self.visibility,
+            dtype=self.layers[0].qkv.weight.dtype,  # type: ignore[union-attr]
         )
+
+    def _rings(self, distance_BNN: Tensor | None) -> Tensor | None:
+        if not self.n_hops or distance_BNN is None or self.hop_gate is None:
+            return None
+        return hop_rings(distance_BNN, self.n_hops, dtype=self.hop_gate.dtype)
+
+    def _log_decay(self, distance_BNN: Tensor | None) -> Tensor | None:
+        if self.p is None or distance_BNN is None:
+            return None
         return log_decay(
             distance_BNN[:, None], self.p, decay_base=self.decay_base, offset=self.distance_offset
         )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphmert.batch import ChainBatch, RelationNames, collate, collate_masked
-from graphmert.chain import LeafyChain
+from graphmert.chain import LeafyChain, crop
+from graphmert.facts import FactSource
 from graphmert.masking import MaskedChain, MaskingConfig, MaskVocabulary, mask_chain
 from graphmert.recipe import bucket_schedule
 
@@ -37,6 +38,8 @@ class ChainFeed:
             are no negatives for one another.
         n_negatives: entity rows drawn per micro-batch beside the tails of the batch.
         isolated: leaf visibility of the model.
+        curriculum: pairs (first update, most roots): from then on chains are cropped to that.
+        facts: triples for the regularisers, a batch of them with every micro-batch.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class ChainFeed:
         n_steps: int,
         seed: int,
         vectors: np.ndarray | None = None,
+        curriculum: Sequence[tuple[int, int]] = (),
+        facts: FactSource | None = None,
     ) -> None:
         self.chains = chains
         self.masking = masking
@@ -69,36 +74,61 @@ class ChainFeed:
         self.pad_id = pad_id
         self.seed = seed
         self.vectors = vectors
-        self._schedule = bucket_schedule(
-            np.array([chain.n_nodes for chain in chains]),
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            max_tokens_per_micro_batch=max_tokens_per_micro_batch,
-            seed=seed,
-            n_steps=n_steps,
-        )
+        self.facts = facts
+        self._n_steps = n_steps
+        # One schedule for each phase: lengths, and so micro-batches, change with it.
+        self._phases = [
+            (
+                first,
+                max_roots,
+                bucket_schedule(
+                    np.array([self._sized(chain, max_roots).n_nodes for chain in chains]),
+                    batch_size=batch_size,
+                    micro_batch_size=micro_batch_size,
+                    max_tokens_per_micro_batch=max_tokens_per_micro_batch,
+                    seed=seed,
+                    n_steps=n_steps,
+                ),
+            )
+            for first, max_roots in (curriculum or ((0, None),))
+        ]
+
+    @staticmethod
+    def _sized(chain: LeafyChain, max_roots: int | None) -> LeafyChain:
+        return chain if max_roots is None else crop(chain, max_roots)
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates that see every chain once."""
-        return self._schedule.steps_per_epoch
+        return self._phases[0][2].steps_per_epoch
 
     def __len__(self) -> int:
-        return len(self._schedule)
+        return self._n_steps
 
     def batch(self, step: int) -> list[ChainBatch]:
         """The micro-batches of one update."""
+        _, max_roots, schedule = [phase for phase in self._phases if phase[0] <= step][-1]
         return [
-            self.masked_batch(rows, key=(self.seed, step, micro))
-            for micro, rows in enumerate(self._schedule[step])
+            self.masked_batch(rows, key=(self.seed, step, micro), max_roots=max_roots)
+            for micro, rows in enumerate(schedule[step])
         ]
 
-    def masked_batch(self, rows: Sequence[int] | np.ndarray, *, key: tuple[int, ...]) -> ChainBatch:
+    def masked_batch(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        key: tuple[int, ...],
+        max_roots: int | None = None,
+    ) -> ChainBatch:
         """Mask and collate the given chains; `key` seeds every draw."""
         rng = np.random.default_rng(np.random.SeedSequence(key))
         masked = [
             mask_chain(
-                self.chains[int(row)], self.masking, self.vocabulary, rng, isolated=self.isolated
+                self._sized(self.chains[int(row)], max_roots),
+                self.masking,
+                self.vocabulary,
+                rng,
+                isolated=self.isolated,
             )
             for row in rows
         ]
@@ -114,6 +144,7 @@ class ChainFeed:
             name_entities=entities,
             excluded=excluded,
             vectors=self.vectors,
+            constraints=None if self.facts is None else self.facts.draw(rng),
         )
 
     def _candidates(

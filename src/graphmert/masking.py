@@ -8,6 +8,7 @@ are never masked and never drawn as replacements. Legend: R roots, T triples, S 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -54,6 +55,18 @@ class MaskingConfig(Settings):
         ge=0,
         le=1,
         description="share of masked tails of which only some tokens are masked, not the whole",
+    )
+    mention_rate: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that the roots where a masked tail is written are masked too; "
+        "above 0 an entity is only asked for where its tail is masked",
+    )
+    facts: Literal["triple", "pair"] = Field(
+        default="triple",
+        description="what is masked together: copies of a triple, or all triples between the "
+        "same head and tail whatever their relations",
     )
 
     @model_validator(mode="after")
@@ -159,10 +172,11 @@ def _mask_roots(
     return roots, labels, spans
 
 
-def _facts(chain: LeafyChain) -> list[int]:
+def _facts(chain: LeafyChain, config: MaskingConfig) -> list[int]:
     """Number the facts: triples of one head and relation with the same tail tokens or entity.
 
     Copies of a fact hang anywhere on the chain; a synonym of the tail and a homonym belong to it.
+    With `facts` "pair" the relation does not count.
     """
     facts: list[int] = []
     known: dict[tuple[object, ...], int] = {}
@@ -170,9 +184,10 @@ def _facts(chain: LeafyChain) -> list[int]:
         head: object = triple.head_entity
         if triple.head_entity < 0:
             head = chain.roots[triple.head_start : triple.head_end]
-        keys: list[tuple[object, ...]] = [(head, triple.relation, triple.tail)]
+        relation = triple.relation if config.facts == "triple" else -1
+        keys: list[tuple[object, ...]] = [(head, relation, triple.tail)]
         if triple.tail_entity >= 0:
-            keys.append((head, triple.relation, triple.tail_entity))
+            keys.append((head, relation, triple.tail_entity))
         same = {known[key] for key in keys if key in known}
         number = min(same, default=index)
         facts = [number if fact in same else fact for fact in facts]
@@ -218,23 +233,23 @@ def mask_chain(
     relation_labels: list[int] = []
     entity_labels: list[int] = []
     queries: list[LeafTriple] = []
-    for triple, fact in zip(chain.triples, _facts(chain), strict=True):
-        first = fact not in decisions
-        if first:
+    for triple, fact in zip(chain.triples, _facts(chain, config), strict=True):
+        if first := fact not in decisions:
             decisions[fact] = _decide(triple, config, vocabulary, rng)
         decision = decisions[fact]
         mode = decision.mode
         tail, labels = _mask_tail(triple, decision, config, vocabulary)
         wholly_hidden = mode == "tail" and bool(decision.hidden.all())
         ask = decision.ask_entity and first and triple.tail_entity >= 0 and mode != "both"
-        ask = ask and (isolated or wholly_hidden)
+        ask = ask and (wholly_hidden or (isolated and not config.mention_rate))
+        if decision.hides_mentions:
+            _hide(roots, triple, vocabulary)
         inline = ask and config.query_slots == 0 and wholly_hidden
         if ask and not inline:
             size = config.query_slots or len(triple.tail)
             queries.append(replace(triple, tail=(vocabulary.mask_id,) * size))
-        triples.append(
-            replace(triple, relation=decision.relation, tail=tuple(int(t) for t in tail))
-        )
+        shown = replace(triple, relation=decision.shown(triple))
+        triples.append(replace(shown, tail=tuple(int(t) for t in tail)))
         leaf_labels.append(labels)
         relation_labels.append(triple.relation if mode in ("relation", "both") else IGNORE)
         entity_labels.append(triple.tail_entity if inline else -1)
@@ -257,14 +272,27 @@ def mask_chain(
 class _Decision:
     """What is hidden of one fact, the same for all its copies.
 
-    `hidden` tells which tokens of `tail`; `relation` is the relation shown.
+    `hidden` tells which tokens of `tail`; `relation` is the relation shown in place of
+    `own_relation`.
     """
 
     mode: str
     ask_entity: bool
+    own_relation: int
     relation: int
     tail: tuple[int, ...]
     hidden: np.ndarray
+    hides_mentions: bool
+
+    def shown(self, triple: LeafTriple) -> int:
+        """The relation shown for a copy: its own where the fact's is shown as it is."""
+        return triple.relation if self.relation == self.own_relation else self.relation
+
+
+def _hide(roots: np.ndarray, triple: LeafTriple, vocabulary: MaskVocabulary) -> None:
+    """Mask the roots where a tail is written, whatever MLM made of them."""
+    for start, end in triple.mentions:
+        roots[start:end] = vocabulary.mask_id
 
 
 def _decide(
@@ -279,7 +307,8 @@ def _decide(
         mode, shown = "relation", _random_relation(triple.relation, vocabulary, rng)
     elif draw < config.tail_rate + config.relation_rate + config.both_rate:
         mode, shown, hidden = "both", vocabulary.mask_relation, ~hidden
-    return _Decision(mode, ask_entity, shown, triple.tail, hidden)
+    hides = bool(hidden.any()) and config.mention_rate > 0 and rng.random() < config.mention_rate
+    return _Decision(mode, ask_entity, triple.relation, shown, triple.tail, hidden, hides)
 
 
 def _hidden(size: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:

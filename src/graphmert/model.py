@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from graphmert.attention import DecayForm, LeafVisibility
 from graphmert.batch import ChainBatch, Labels
 from graphmert.chain import DistanceRule
+from graphmert.constraints import REGULARISERS, ConstraintHead, TripleScorer
 from graphmert.embed import HGATForm, NodeEmbedding, Positions
-from graphmert.encoder import Encoder
+from graphmert.encoder import Encoder, Layer
 from graphmert.objectives import (
     INITIAL_LOG_SCALE,
     EntityHead,
@@ -76,6 +77,10 @@ class GraphMERTConfig(PretrainedConfig):
         root_band: int | None = None,
         positions: Positions = "absolute",
         graph_token: bool = False,
+        relation_bias: bool = False,
+        graph_depth: int = 0,
+        n_hops: int = 0,
+        n_entity_types: int = 0,
         embedding_norm: bool = True,
         output_transform: bool = False,
         sbo_tied: bool = True,
@@ -123,6 +128,8 @@ def _make_encoder(c: GraphMERTConfig) -> Encoder:
         graph_token=c.graph_token,
         n_root_slots=c.n_root_slots,
         n_leaf_slots=c.n_leaf_slots,
+        n_biased_relations=c.n_relations if c.relation_bias else 0,
+        n_hops=c.n_hops,
     )
 
 
@@ -161,6 +168,8 @@ class GraphMERT(PreTrainedModel):
             norm=c.embedding_norm,
             norm_eps=c.norm_eps,
             dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
+            graph_depth=c.graph_depth,
+            isolated=c.leaf_visibility == "isolated",
         )
         self.encoder = _make_encoder(c)
         eps = c.norm_eps
@@ -176,6 +185,11 @@ class GraphMERT(PreTrainedModel):
         if "relation" in asked:
             self.relation_head = RelationHead(width, c.n_relations, n_ordinals=c.n_ordinals)
         self.entity_head = EntityHead(width, pooled=c.entity_pooled) if "entity" in asked else None
+        self.constraint_head = None
+        if constrained := frozenset(asked & set(REGULARISERS)):
+            self.constraint_head = ConstraintHead(
+                width, c.n_relations, c.n_entity_types, asked=constrained
+            )
         self._pretrained: frozenset[str] = frozenset()
         self.post_init()
 
@@ -189,7 +203,8 @@ class GraphMERT(PreTrainedModel):
 
     # Initialisation: every weight matrix, embedding and relation table N(0, std); biases 0;
     # LayerNorm 1 and 0; p = 1; the entity projection is the identity and its gates are 1, so a
-    # pretrained body starts with its own mean-pooled similarity. Every parameter must be set
+    # pretrained body starts with its own mean-pooled similarity; relation bias, hop gates and
+    # potentials 0, the scorer's relations 1. Every parameter must be set
     # here: loading a folder that lacks one starts from unset memory.
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_std
@@ -216,7 +231,19 @@ class GraphMERT(PreTrainedModel):
         elif isinstance(module, NodeEmbedding):
             if module.mask_vector is not None:
                 nn.init.zeros_(module.mask_vector)
+        elif isinstance(module, TripleScorer):
+            nn.init.ones_(module.relation)
+        elif isinstance(module, ConstraintHead):
+            if module.potential is not None:
+                nn.init.zeros_(module.potential)
+            if module.log_scale is not None:
+                nn.init.constant_(module.log_scale, INITIAL_LOG_SCALE)
+        elif isinstance(module, Layer):
+            if module.relation_bias is not None:
+                nn.init.zeros_(module.relation_bias)
         elif isinstance(module, Encoder):
+            if module.hop_gate is not None:
+                nn.init.zeros_(module.hop_gate)
             if module.p is not None:
                 nn.init.ones_(module.p)
             if module.graph_token is not None:
@@ -298,6 +325,9 @@ class GraphMERT(PreTrainedModel):
                 labels.entity_positive_Q,
                 labels.entity_excluded_QC,
             )
+        if self.constraint_head is not None and labels.constraints is not None:
+            vectors_CD = self.encode_names(labels.constraints.names)
+            losses |= self.constraint_head(vectors_CD, labels.constraints)
         if self.config.loss_form == "sum":
             samples = torch.tensor(float(batch.n_samples))
             return {f"{name}_sum": (total, samples) for name, (total, _) in losses.items()}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 
+from graphmert.constraints import REGULARISERS
 from graphmert.errors import ConfigError
 from graphmert.model import GraphMERT, GraphMERTConfig
 
@@ -49,10 +50,62 @@ _REFERENCE_FORM: dict[str, Any] = _PAPER_FORM | {
     "loss_form": "joint",
 }
 
+# Every feature of GraphMER-SE on; the sizes are those of its base, 85,054,848 parameters in the
+# layers: 12 x 7,087,872, and 12 x (16 x 2) of the relation bias.
+_GRAPHMER_SE_FORM: dict[str, Any] = {
+    "leaf_visibility": "open",
+    "relation_bias": True,
+    "graph_depth": 8,
+    "n_hops": 3,
+    "n_entity_types": 15,
+    "objectives": ("mlm", "leaf", "relation", "entity", *REGULARISERS),
+    "norm_eps": 1e-5,
+}
+_GRAPHMER_SE_SIZE: dict[str, Any] = {
+    "vocab_size": 8_000,
+    "pad_token_id": 1,
+    "hidden_size": 768,
+    "n_layers": 12,
+    "n_attn_heads": 12,
+    "ffn_size": 3072,
+    "n_positions": 512,
+    "n_relations": 16,
+}
+# A RoBERTa body in the layout 1,024 = 128 + 128 x 7; a table of 1,026 position rows, of which
+# rows 0 and 1 are not positions.
+_CODEBERT_FORM: dict[str, Any] = {
+    "n_positions": 1024,
+    "n_types": 2,
+    "n_root_slots": 128,
+    "n_leaf_slots": 7,
+    "max_tail_tokens": 7,
+    "n_ordinals": 7,
+    "relation_names": False,
+    "decay": "log_bias",
+    "decay_base": 0.6,
+    "leaf_visibility": "open",
+    "objectives": ("mlm", "relation"),
+    "dropout": 0.1,
+    "attn_dropout": 0.1,
+}
+_CODEBERT_SIZE: dict[str, Any] = {
+    "vocab_size": 50_265,
+    "pad_token_id": 1,
+    "position_offset": 2,
+    "hidden_size": 768,
+    "n_layers": 12,
+    "n_attn_heads": 12,
+    "ffn_size": 3072,
+    "n_relations": 12,
+    "norm_eps": 1e-5,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": _PAPER_SIZE | _PAPER_FORM,
     "reference": _PAPER_SIZE | _REFERENCE_FORM,
+    "graphmer-se": _GRAPHMER_SE_SIZE | _GRAPHMER_SE_FORM,
+    "codebert": _CODEBERT_SIZE | _CODEBERT_FORM,
     "small": {"hidden_size": 256, "n_layers": 4, "n_attn_heads": 8, "ffn_size": 1024},
     "tiny": {
         "hidden_size": 64,
@@ -67,6 +120,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": _PAPER_FORM,
     "reference": _REFERENCE_FORM,
+    "graphmer-se": _GRAPHMER_SE_FORM,
+    "codebert": _CODEBERT_FORM,
 }
 
 
@@ -96,8 +151,9 @@ def unknown_preset(name: str, known: Collection[str]) -> ConfigError:
 def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str, Any]:
     """Count a preset's parameters, with the shapes they come from.
 
-    Returns: {"preset", "n_relations", "n_parameters", "parts": [{"name", "arithmetic", "n"}],
-        "layout": {...}}; layers of equal shape are one part.
+    Returns: {"preset", "n_relations", "n_parameters", "groups": {"layers", "embeddings", ...},
+        "parts": [{"name", "arithmetic", "n"}], "layout": {...}}; layers of equal shape are one
+        part.
     Checked by: tests/unit/test_presets.py
     """
     changes = {} if n_relations is None else {"n_relations": n_relations}
@@ -110,6 +166,7 @@ def parameter_report(preset: str, *, n_relations: int | None = None) -> dict[str
         "preset": preset,
         "n_relations": config.n_relations,
         "n_parameters": sum(part["n"] for part in parts),
+        "groups": _groups(parts),
         "parts": parts,
         "layout": {
             "roots": config.n_root_slots,
@@ -139,6 +196,30 @@ def count_parts(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[dict[str
         times = f"{n_layers} x ({product})" if n_layers > 1 else product
         parts.append({"name": name, "arithmetic": times, "n": n_layers * math.prod(shape)})
     return parts
+
+
+_GROUPS = {
+    "encoder.layers.": "layers",
+    "encoder.": "decay and hop gates",
+    "embed.token.": "token embedding",
+    "embed.hgat.": "H-GAT",
+    "embed.relation.": "relation embedding",
+    "embed.": "positions, types, slots and norm",
+    "vocab_head.": "vocabulary head, tied",
+    "relation_head.linear.": "relation head",
+    "relation_head.slot.": "slot vectors of the relation head",
+    "constraint_head.": "regularisers",
+}
+
+
+def _groups(parts: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Parameters by what they belong to; the first fitting prefix counts."""
+    found: dict[str, int] = {}
+    for part in parts:
+        other = part["name"].split(".")[0].replace("_", " ")
+        group = next((g for p, g in _GROUPS.items() if part["name"].startswith(p)), other)
+        found[group] = found.get(group, 0) + part["n"]
+    return found
 
 
 def _flops(config: GraphMERTConfig, *, n_live: int, n_masked: int, n_dense: int) -> dict[str, int]:

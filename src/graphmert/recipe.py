@@ -113,6 +113,15 @@ class TrainConfig(Settings):
     weights: dict[str, float] = Field(
         default_factory=dict, description="Weight per objective; empty: 1 for each."
     )
+    weight_ramps: dict[str, int] = Field(
+        default_factory=dict,
+        description="Updates over which an objective's weight grows from 0 to its own.",
+    )
+    length_curriculum: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="Pairs [first update, most roots of a chain]; the first begins at 0. Empty: "
+        "chains are as long as they are.",
+    )
     eval_every: int | None = Field(
         default=None, ge=1, description="Updates between evaluations; only at the end when not set."
     )
@@ -155,7 +164,24 @@ class TrainConfig(Settings):
             raise ValueError("early_stopping_patience needs eval_every")
         if self.schedule == "plateau" and self.eval_every is None:
             raise ValueError('schedule = "plateau" needs eval_every')
+        if any(ramp < 1 for ramp in self.weight_ramps.values()):
+            raise ValueError("weight_ramps are numbers of updates, at least 1")
+        firsts = [first for first, _ in self.length_curriculum]
+        if firsts and (firsts[0] != 0 or sorted(set(firsts)) != firsts):
+            raise ValueError("length_curriculum begins at update 0 and its updates ascend")
+        if any(length < 2 for _, length in self.length_curriculum):
+            raise ValueError("length_curriculum keeps at least 2 roots")
         return self
+
+    def weight_at(self, objective: str, step: float) -> float:
+        """Return an objective's weight after so many finished updates.
+
+            weight * min(1, (step + 1) / ramp)
+        Without a ramp it is the weight at any step.
+        """
+        weight = self.weights.get(objective, 1.0)
+        ramp = self.weight_ramps.get(objective)
+        return weight if ramp is None else weight * min(1.0, (step + 1) / ramp)
 
     def n_steps(self, data: DataSource) -> int:
         """Return the number of updates; the data source is asked only when epochs are set."""

@@ -126,6 +126,29 @@ class Tokenizer:
         trained.add_special_tokens(special)
         return cls(trained, source="trained")
 
+    @classmethod
+    def train_bytes(cls, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        """Train byte-level BPE on texts, special tokens as RoBERTa numbers them.
+
+        Every text can be encoded and decoded again, whatever its letters; the same texts in any
+        order give the same bytes.
+        """
+        from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.post_processor = processors.ByteLevel(trim_offsets=True)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(sorted(texts), trainer)
+        return cls(backend, source="trained")
+
     def save(self, directory: Path) -> Path:
         """Write `tokenizer.json` into the directory."""
         path = Path(directory) / "tokenizer.json"

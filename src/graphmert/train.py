@@ -329,7 +329,8 @@ class _Run:
                     accelerator.backward(loss)
             # A repeated micro-batch adds nothing, but every process has all names.
             accumulate(pairs, parts, factor=float(item.is_live))
-        update = self._reduce(pairs, sum(d.batch.n_samples for d in dealt if d.is_live))
+        n_samples = sum(d.batch.n_samples for d in dealt if d.is_live)
+        update = self._reduce(pairs, n_samples, step=step)
         self._check_update(update, totals or {})
         limit = self.config.clip_norm or math.inf
         norm = accelerator.clip_grad_norm_(self.network.parameters(), limit)
@@ -390,20 +391,20 @@ class _Run:
         loss = torch.zeros((), device=self.accelerator.device)
         for name in sorted(parts):
             count = totals.get(name, 0.0)
-            weight = self.config.weights.get(name, 1.0) if is_live and count else 0.0
+            weight = self.config.weight_at(name, self.progress.step) if is_live and count else 0.0
             # DDP and FSDP average gradients over processes, hence the factor.
             scale = weight * self.accelerator.num_processes / (count or 1.0)
             loss = loss + parts[name][0] * scale
         return loss
 
-    def _reduce(self, pairs: Mapping[str, Tensor], n_samples: int) -> _Update:
+    def _reduce(self, pairs: Mapping[str, Tensor], n_samples: int, *, step: float) -> _Update:
         """Return the losses over all processes; the device is waited for here."""
         names = sorted(pairs)
         local = torch.stack([pairs[name] for name in names]).flatten().tolist() if names else []
         sums = sum_over_processes(self.accelerator, [*local, float(n_samples)])
         counts = dict(zip(names, sums[1::2], strict=False))
         losses = {n: sums[2 * i] / counts[n] if counts[n] else 0.0 for i, n in enumerate(names)}
-        loss = sum(self.config.weights.get(name, 1.0) * value for name, value in losses.items())
+        loss = sum(self.config.weight_at(name, step) * value for name, value in losses.items())
         return _Update(n_samples=round(sums[-1]), loss=loss, losses=losses, counts=counts)
 
     # --- checks -----------------------------------------------------------------------------
@@ -490,7 +491,7 @@ class _Run:
             for item in self._deal(eval_data, index):
                 parts = self.network(item.batch.to(self.accelerator.device))
                 accumulate(pairs, parts, factor=float(item.is_live))
-        total = self._reduce(pairs, 0)
+        total = self._reduce(pairs, 0, step=math.inf)
         return {"valid_loss": total.loss} | {f"valid_loss/{n}": v for n, v in total.losses.items()}
 
     def note(self, metrics: Mapping[str, float]) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from golden import reference_decay as decay
 from golden import reference_distance as distance
 from golden import reference_encoder as encoder
+from golden import reference_graph as graph
 from golden import reference_losses as losses
 from graphmert.batch import RelationNames
 from graphmert.chain import LeafyChain
@@ -84,6 +85,36 @@ def layers_of(model: GraphMERT) -> list[encoder.Layer]:
     return out
 
 
+def graph_positions_of(
+    model: GraphMERT,
+    columns: encoder.NodeColumns,
+    triples: Sequence[tuple[int, int, int]],
+    sp: np.ndarray,
+) -> np.ndarray | None:
+    g = model.embed.graph
+    if g is None:
+        return None
+    isolated = model.config.leaf_visibility == "isolated"
+    depth = graph.depths(columns, triples, sp, isolated=isolated, max_depth=g.max_depth)
+    role = graph.roles(columns, triples, isolated=isolated)
+    return array(g.depth.weight)[depth] + array(g.role.weight)[role]
+
+
+def biases_of(
+    model: GraphMERT,
+    columns: encoder.NodeColumns,
+    triples: Sequence[tuple[int, int, int]],
+    sp: np.ndarray,
+) -> list[np.ndarray] | None:
+    if model.encoder.hop_gate is None:
+        return None
+    return [
+        graph.hop_bias(sp, array(gate))
+        + graph.relation_bias(columns, triples, array(layer.relation_bias))[None]  # type: ignore[arg-type]
+        for gate, layer in zip(model.encoder.hop_gate, model.encoder.layers, strict=True)
+    ]
+
+
 def states(
     model: GraphMERT, chains: Sequence[LeafyChain], names: RelationNames
 ) -> list[np.ndarray]:
@@ -103,13 +134,15 @@ def states(
         allowed = decay.allowed_keys(padding)
         if c.leaf_visibility == "isolated":
             allowed = decay.allowed_isolated(np.array(columns.triple), padding)
+        triples = [(t.relation, t.head_start, t.head_end) for t in chain.triples]
         p = np.zeros(1) if model.encoder.p is None else array(model.encoder.p).reshape(-1)
         x = encoder.encode(
             encoder.embed_nodes(
                 tables,
                 columns,
-                [(t.relation, t.head_start, t.head_end) for t in chain.triples],
+                triples,
                 eps=c.norm_eps,
+                graph_ND=graph_positions_of(model, columns, triples, sp),
             ),
             layers,
             sp,
@@ -119,6 +152,7 @@ def states(
             allowed_NN=allowed,
             offset=float(c.distance_offset),
             eps=c.norm_eps,
+            bias_of_layers=biases_of(model, columns, triples, sp),
         )
         if model.transform is not None:
             x = losses.layer_norm(

@@ -44,11 +44,15 @@ _PLAIN = {
     "hgat_slope": 0.01,
     "leaf_visibility": "open",
 }
+CODE = {"relation_bias": True, "graph_depth": 3, "n_hops": 2}
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
     "default-open": {"leaf_visibility": "open", "hgat": "full", "decay_per_attn_head": True},
     "rotary": {"positions": "rotary", "relation_names": False},
     "no-decay": {"decay": "none", "hgat": "none"},
+    "code": {**CODE, "leaf_visibility": "open"},
+    "code-isolated": {**CODE, "decay": "none"},
+    "code-weights": {**CODE, "leaf_visibility": "open", "decay": "weights", "hgat": "none"},
     "weights": {"decay": "weights", "relation_names": False},
     "paper": {**_PLAIN, "decay": "weights", "loss_form": "sum", "sbo_tied": False},
     "reference": {

@@ -51,11 +51,12 @@ def attention_weights(
     p: float,
     allowed_NN: np.ndarray | None = None,
     offset: float = 0.0,
+    bias_NN: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the (N, N) weights of one attention head.
 
     `allowed_NN[i, j]` False: query i does not see key j (padding, visibility, graph token).
-    `offset` is added to every distance (1 in the reference form).
+    `offset` is added to every distance (1 in the reference form), `bias_NN` to every logit.
     """
     n = scores_NN.shape[0]
     out = np.zeros((n, n))
@@ -75,6 +76,8 @@ def attention_weights(
                 row[j] = s
             else:
                 raise ValueError(form)
+            if bias_NN is not None:
+                row[j] += float(bias_NN[i, j])
         weights = softmax(row)
         out[i] = weights * f if form == "weights" else weights
     return out
@@ -125,6 +128,7 @@ def attention(
     p_A: np.ndarray,
     allowed_NN: np.ndarray | None = None,
     offset: float = 0.0,
+    bias_ANN: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return (A, N, K): every head's weights applied to its values; q scaled by K ** -0.5."""
     n_heads, n, width = q_ANK.shape
@@ -142,6 +146,7 @@ def attention(
             p=float(p_A[a]),
             allowed_NN=allowed_NN,
             offset=offset,
+            bias_NN=None if bias_ANN is None else bias_ANN[a],
         )
         for i in range(n):
             for j in range(n):

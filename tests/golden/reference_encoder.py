@@ -56,6 +56,7 @@ def encoder_layer(
     allowed_NN: np.ndarray | None = None,
     offset: float = 0.0,
     eps: float = 1e-5,
+    bias_ANN: np.ndarray | None = None,
 ) -> np.ndarray:
     """x = LN(x + attention(x)); x = LN(x + W2 GELU(W1 x))."""
     n_heads = len(p_A)
@@ -69,6 +70,7 @@ def encoder_layer(
         p_A=p_A,
         allowed_NN=allowed_NN,
         offset=offset,
+        bias_ANN=bias_ANN,
     )
     mixed_ND = np.concatenate(list(mixed_ANK), axis=1)
     x_ND = losses.layer_norm(x_ND + losses.linear(mixed_ND, *layer.out), *layer.norm_1, eps=eps)
@@ -87,9 +89,10 @@ def encode(
     allowed_NN: np.ndarray | None = None,
     offset: float = 0.0,
     eps: float = 1e-5,
+    bias_of_layers: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Apply every layer; p and the distances are shared by all."""
-    for layer in layers:
+    """Apply every layer; p and the distances are shared by all, biases (A, N, N) are not."""
+    for index, layer in enumerate(layers):
         x_ND = encoder_layer(
             x_ND,
             layer,
@@ -100,6 +103,7 @@ def encode(
             allowed_NN=allowed_NN,
             offset=offset,
             eps=eps,
+            bias_ANN=None if bias_of_layers is None else bias_of_layers[index],
         )
     return x_ND
 
@@ -138,11 +142,12 @@ def embed_nodes(
     triples: Sequence[tuple[int, int, int]],
     *,
     eps: float = 1e-5,
+    graph_ND: np.ndarray | None = None,
 ) -> np.ndarray:
     """Embed one chain; `triples` are (relation, head_start, head_end).
 
     Root: token + position + type 0. Leaf: token + its root's position + type 1 + slot
-    + relation + H-GAT message from raw token embeddings. Then LayerNorm.
+    + relation + H-GAT message from raw token embeddings. Then graph positions and LayerNorm.
     """
     raw_ND = tables.token_VD[list(columns.token)]
     x_ND = np.array(raw_ND, dtype=np.float64)
@@ -173,6 +178,8 @@ def embed_nodes(
             x_ND[i] += slots[columns.slot[i]]
         if tables.relation_ED is not None:
             x_ND[i] += tables.relation_ED[triples[t][0]]
+    if graph_ND is not None:
+        x_ND = x_ND + graph_ND
     if tables.norm is not None:
         x_ND = losses.layer_norm(x_ND, *tables.norm, eps=eps)
     return x_ND

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,22 @@ def padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return index, np.arange(index.shape[1]) < np.array([[len(row)] for row in rows])
 
 
+def added_by_relations_and_hops(model: GraphMERT, batch: ChainBatch) -> dict[str, Any]:
+    encoder = model.encoder
+    if not encoder.n_hops:
+        return {}
+    distance_BNN = attention.node_distance(
+        batch.kind_BN, batch.root_BN, batch.triple_BN, batch.slot_BN, rule=encoder.distance_rule
+    )
+    pairs = attention.relation_pairs(
+        batch.kind_BN, batch.root_BN, batch.triple_BN, batch.relation_T, batch.head_start_T,
+        batch.head_end_T, n_relations=encoder.n_biased_relations, visibility=encoder.visibility,
+        dtype=torch.float64,
+    )  # fmt: skip
+    rings = attention.hop_rings(distance_BNN, encoder.n_hops, dtype=torch.float64)
+    return {"pairs": pairs, "ring_GBNN": rings}
+
+
 def dense_forward(model: GraphMERT, batch: ChainBatch) -> Tensor:
     """Layers over all slots, none taken out; the graph token, which no node sees, is left out."""
     encoder = model.encoder
@@ -171,10 +188,11 @@ def dense_forward(model: GraphMERT, batch: ChainBatch) -> Tensor:
         log_decay_BANN=log_decay_BANN,
         rotation_BNK=None,
         form=encoder.decay,
+        **added_by_relations_and_hops(model, batch),
     )
     x_ND = model.embed(batch).reshape(n_rows * n_slots, -1)
-    for layer in encoder.layers:
-        x_ND = layer(x_ND, [block])
+    for index, layer in enumerate(encoder.layers):
+        x_ND = layer(x_ND, [block], None if encoder.hop_gate is None else encoder.hop_gate[index])
     x_ND = x_ND if model.transform is None else model.transform(x_ND)
     return x_ND.reshape(n_rows, n_slots, -1)
 

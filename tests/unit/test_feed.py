@@ -131,3 +131,24 @@ def test_a_name_batch_is_in_the_order_asked_for() -> None:
     lengths = batch.padding_mask_BN.sum(dim=1).tolist()
     assert lengths == [len(TABLE.roots[row]) for row in (3, 0, 3)]
     assert len(TABLE) == N_ENTITIES
+
+
+def test_the_length_curriculum_crops_chains_from_its_updates_on() -> None:
+    feed = make(curriculum=((0, 5), (2, 8), (4, 100)), n_steps=6)
+    for step in range(6):
+        longest = max(
+            int(((batch.kind_BN == 0) & batch.padding_mask_BN).sum(1).max())
+            for batch in feed.batch(step)
+        )
+        limit = 5 if step < 2 else 8 if step < 4 else 100
+        assert longest <= limit
+        assert limit == 100 or longest == limit
+    assert len(feed) == 6
+    again = make(curriculum=((0, 5), (2, 8), (4, 100)), n_steps=6)
+    assert all(equal(feed.batch(step), again.batch(step)) for step in (5, 0, 3))
+
+
+def test_without_a_curriculum_nothing_changes() -> None:
+    """A phase that crops nothing gives the batches of a feed that has none."""
+    plain, phased = make(), make(curriculum=((0, 10_000),))
+    assert all(equal(plain.batch(step), phased.batch(step)) for step in range(5))

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 from golden.forms import FORMS, SMALL, make_model, make_vocabulary, names_of, random_chains
 from graphmert.batch import ChainBatch, collate, collate_masked
 from graphmert.chain import LeafTriple, LeafyChain
+from graphmert.constraints import REGULARISERS
 from graphmert.masking import MaskingConfig, mask_chain
 from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
 
@@ -22,6 +23,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{form: (form, {}) for form in FORMS},
     "logits": ("default", {"decay": "logits", "n_types": 0, "sbo_tied": False}),
     "bare": ("no-decay", {"positions": "none", "embedding_norm": False, "entity_pooled": False}),
+    "constraints": ("code", {"objectives": ("entity", *REGULARISERS), "n_entity_types": 6}),
     "vectors": ("default", {"input_size": 6, "objectives": ("relation", "entity")}),
 }
 
@@ -80,17 +82,20 @@ def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
 # --- the start ------------------------------------------------------------------------------
 
 
+SCORER = "constraint_head.scorer.relation"
+
+
 def has_started(name: str, value: Tensor) -> bool:
     """Whether a parameter holds what the documented initialisation gives."""
     if name.endswith("log_scale"):
         return float(value) == pytest.approx(math.log(20))
     if name == "entity_head.leaf.weight":
         return torch.equal(value, torch.eye(len(value)))
-    if name in ("encoder.p", "encoder.graph_distance", "entity_head.gates"):
+    if name in ("encoder.p", "encoder.graph_distance", "entity_head.gates", SCORER):
         return bool((value == 1).all())
     if "norm.weight" in name:
         return bool((value == 1).all())
-    if name.endswith("bias") or name == "embed.mask_vector":
+    if name.endswith(("bias", "hop_gate", "potential")) or name == "embed.mask_vector":
         return bool((value == 0).all())
     drawn = value[1:] if name == "embed.token.weight" else value  # row 0 pads
     return abs(float(drawn.mean())) < 0.02 and 0.01 < float(drawn.std()) < 0.03

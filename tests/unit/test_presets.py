@@ -89,3 +89,41 @@ def test_unknown_preset_with_nothing_near() -> None:
     with pytest.raises(ConfigError) as caught:
         preset_config("zzz")
     assert caught.value.fix is None
+
+
+def test_graphmer_se_has_the_layers_of_its_source() -> None:
+    report = parameter_report("graphmer-se")
+    assert report["groups"]["layers"] == 85_054_848
+    assert report["groups"]["token embedding"] == 8_000 * 768
+    parts = {part["name"]: part["arithmetic"] for part in report["parts"]}
+    assert parts["encoder.layers.relation_bias"] == "12 x (16 x 2)"
+    # 85,054,848 + 6,144,000 + positions, types, slots, relations and H-GAT; the source, with
+    # other parts beside its layers, states 95.1 million
+    embeddings = sum(p["n"] for p in report["parts"] if p["name"].startswith("embed."))
+    assert report["groups"]["layers"] + embeddings == 92_670_336
+
+
+def test_codebert_has_the_parts_of_its_source() -> None:
+    report = parameter_report("codebert")
+    groups = report["groups"]
+    assert groups["relation head"] == 768 * 12 + 12 == 9_228
+    assert groups["slot vectors of the relation head"] == 7 * 768
+    assert groups["token embedding"] == 50_265 * 768
+    assert report["layout"]["nodes"] == 1024
+    parts = {part["name"]: part["arithmetic"] for part in report["parts"]}
+    assert parts["embed.position.weight"] == "1026 x 768"
+    assert parts["embed.node_type.weight"] == "2 x 768"
+    assert parts["embed.relation.weight"] == "13 x 768"  # one row hides a relation
+    # The source's network: the same body, with a pooler (768 x 768 + 768), an H-GAT of four
+    # projections (4 x (768 x 768 + 768)), 12 relation vectors and the relation head.
+    body = groups["token embedding"] + 1026 * 768 + 2 * 768 + 2 * 768 + 85_054_464
+    projection = 768 * 768 + 768
+    source = body + 5 * projection + 12 * 768 + 9_228
+    assert round(source / 1e6, 1) == 127.4
+    assert groups["layers"] == 85_054_464
+
+
+def test_groups_count_every_part_once() -> None:
+    for preset in PRESETS:
+        report = parameter_report(preset)
+        assert sum(report["groups"].values()) == report["n_parameters"]

@@ -41,6 +41,10 @@ def test_settings_load_without_torch() -> None:
         ({"weights": {"a": -1.0}}, "not negative"),
         ({"betas": [0.9, 1.0]}, "betas"),
         ({"early_stopping_patience": 2}, "needs eval_every"),
+        ({"weight_ramps": {"leaf": 0}}, "at least 1"),
+        ({"length_curriculum": [[5, 128]]}, "begins at update 0"),
+        ({"length_curriculum": [[0, 128], [0, 256]]}, "ascend"),
+        ({"length_curriculum": [[0, 1]]}, "at least 2 roots"),
     ],
 )
 def test_contradicting_settings_are_refused(changes: dict, words: str) -> None:
@@ -52,6 +56,16 @@ def test_settings_survive_toml(tmp_path: Path) -> None:
     config = toy_config(weights={"mlm": 0.6}, eval_every=3)
     (tmp_path / "train.toml").write_text(to_toml(config))
     assert load_toml(tmp_path / "train.toml", TrainConfig) == config
+
+
+def test_a_ramp_raises_a_weight_to_its_own() -> None:
+    config = toy_config(weights={"mlm": 0.6, "leaf": 0.4}, weight_ramps={"leaf": 1000})
+    assert [config.weight_at("leaf", step) for step in (0, 499, 999, 5000)] == pytest.approx(
+        [0.0004, 0.2, 0.4, 0.4]
+    )
+    assert config.weight_at("mlm", 0) == 0.6
+    assert toy_config().weight_at("anything", 3) == 1.0
+    assert config.weight_at("leaf", math.inf) == 0.4, "validation always weighs in full"
 
 
 def test_learning_rate_values() -> None:

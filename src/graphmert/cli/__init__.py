@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import code, data, kg_samples, models, runs, store, vectors
+from graphmert.cli import code, code_model, data, kg_samples, models, runs, store, vectors
 from graphmert.cli.terminal import group
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ runs.add_commands(app)
 app.command()(models.info)
 store.add_commands(app)
 app.add_typer(data.app, name="data")
+code_model.add_commands(code.app)
 app.add_typer(code.app, name="code")
 app.add_typer(models.convert_app, name="convert")
 app.add_typer(vectors.app, name="vectors")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graphmert.cli.code_model import search_with_model
 from graphmert.cli.terminal import (
     AsJson,
     finish,
@@ -142,10 +143,16 @@ def code_path(
 def code_search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Words or identifiers.")],
     index: Index = _HERE,
+    model: Annotated[
+        Path | None, typer.Option(help="Run whose tuned encoder searches, in place of words.")
+    ] = None,
     limit: Limit = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Search definitions by the words of their names and docstrings."""
+    """Search definitions by the words of their names and docstrings, or by a trained encoder."""
+    if model is not None:
+        search_with_model(model, text, limit=limit, as_json=as_json)
+        return
     with reporting(as_json):
         from graphmert.domains.code.queries import CodeStore
         from graphmert.domains.code.search import search

@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
 
-from graphmert import __version__
 from graphmert.config import Settings, config_hash
 from graphmert.domains.code.assemble import Assembled, assemble
 from graphmert.domains.code.extract import FILES_PER_SHARD, Extracted, extract_shard, facts_key
@@ -379,7 +379,7 @@ class _Build:
             {
                 "kind": "code index",
                 "format": INDEX_FORMAT,
-                "version": __version__,
+                "version": version("graphmert"),
                 "config": self.settings.model_dump(mode="json"),
                 "config_hash": config_hash(self.settings),
                 "inputs": {one: self.states[one].sha256 for one in self.doc_ids},

@@ -88,7 +88,9 @@ def test_typescript_types(tmp_path: Path) -> None:
 
 
 JAVA = {
-    "com/x/I.java": "package com.x;\npublic interface I { void go(); default int k() { return 1; } }\n",
+    "com/x/I.java": (
+        "package com.x;\npublic interface I { void go(); default int k() { return 1; } }\n"
+    ),
     "com/x/A.java": (
         "package com.x;\nimport com.y.B;\nimport java.util.List;\n"
         "/** An A. */\npublic class A implements I {\n"

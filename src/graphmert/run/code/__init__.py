@@ -1,0 +1,154 @@
+"""Train, tune and measure code encoders: stages, manifest, resume.
+
+Stages: prepare (split, tokenizer), train, tune (for code search), evaluate, report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphmert.config import load_toml
+from graphmert.errors import ConfigError
+from graphmert.progress import Progress, Silent
+from graphmert.run.code.settings import CodeRunConfig
+from graphmert.run.manifest import Manifest, StageOutput, fingerprint
+from graphmert.shards import sha256_file
+
+STAGES = ("prepare", "train", "tune", "evaluate", "report")
+INDEX_FILES = (
+    "corpus/documents.parquet",
+    "code/symbols.parquet",
+    "code/references.parquet",
+    "kg/entities.parquet",
+    "kg/triples.parquet",
+)
+
+__all__ = ["STAGES", "CodeResult", "CodeRunConfig", "execute_code", "load_code"]
+
+
+@dataclass(frozen=True)
+class CodeResult:
+    """How a run ended: exit code (1 if a target was asked for and missed) and a summary."""
+
+    exit_code: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def load_code(path: Path | str, overrides: Sequence[str] = ()) -> CodeRunConfig:
+    """Read a run file of the code domain."""
+    return load_toml(path, CodeRunConfig, overrides=overrides)
+
+
+def execute_code(
+    config: CodeRunConfig,
+    *,
+    last: str = "report",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> CodeResult:
+    """Run all stages up to and including `last`; finished ones are not done again.
+
+    Raises:
+        ConfigError: the index is not there.
+    """
+    progress = progress or Silent()
+    plan = _Plan(config)
+    wanted = STAGES[: STAGES.index(last) + 1]
+    if dry_run:
+        return CodeResult(0, plan.describe(wanted))
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {"run": str(plan.run_dir), "stages": {}}
+    for name in wanted:
+        mark = plan.fingerprint(name)
+        if plan.manifest.is_done(name, mark):
+            summary["stages"][name] = "already done"
+            progress.message(f"{name}: already done")
+            continue
+        plan.manifest.run(name, mark, plan.work(name, mark, progress))
+        summary["stages"][name] = "done"
+    for name in wanted:
+        if counts := plan.manifest.stages.get(name, {}).get("counts"):
+            summary[name] = counts
+    if last == "report":
+        from graphmert.run.code.measuring import read_metrics
+
+        summary["compliance"] = read_metrics(plan.run_dir)["compliance"]
+    return CodeResult(0, summary)
+
+
+class _Plan:
+    """Which stage depends on what, and how each is done."""
+
+    def __init__(self, config: CodeRunConfig) -> None:
+        from graphmert.run.settings import body_path
+
+        self.config = config
+        self.run_dir = Path(config.out)
+        self.body = body_path(config.data.body)
+        index = Path(config.data.index)
+        for name in INDEX_FILES:
+            if not (index / name).is_file():
+                raise ConfigError(
+                    "no index of code here",
+                    where="data.index",
+                    got=str(index),
+                    expected=f"a folder with {name}",
+                    fix="run: graphmert code index PATH --out DIR",
+                )
+        self.inputs = {name: sha256_file(index / name) for name in INDEX_FILES}
+        if self.body is not None and (Path(self.body) / "model.safetensors").is_file():
+            self.inputs["body"] = sha256_file(Path(self.body) / "model.safetensors")
+        if config.evaluate.truth:
+            self.inputs["truth"] = sha256_file(config.evaluate.truth)
+        dumped = config.model_dump(mode="json", exclude={"out"})
+        header = {
+            "domain": "code",
+            "config": dumped,
+            "config_hash": fingerprint(dumped),
+            "inputs": self.inputs,
+            "seed": config.seed,
+        }
+        self.manifest = Manifest(self.run_dir, header, STAGES)
+
+    def fingerprint(self, stage: str) -> str:
+        """What the stage's result depends on."""
+        config = self.config.model_dump(mode="json")
+        config["data"].pop("index")  # its content counts, not its place
+        parts = {
+            "prepare": ["data", "split", "chains"],
+            "train": ["model", "masking", "feed", "train", "seed", "checkpoint_epochs", "tune"],
+            "tune": ["tune", "seed"],
+            "evaluate": ["evaluate", "seed"],
+            "report": [],
+        }[stage]
+        own = {name: config[name] for name in parts}
+        if stage == "train":  # only the room for its positions
+            own["tune"] = {"max_roots": config["tune"]["max_roots"]}
+        inputs = self.inputs if stage in ("prepare", "train", "evaluate") else {}
+        before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
+        return fingerprint("code", stage, own, inputs, before)
+
+    def work(self, stage: str, mark: str, progress: Progress) -> Callable[[], StageOutput]:
+        """The function that does a stage."""
+        from graphmert.run.code import stages
+
+        return {
+            "prepare": lambda: stages.prepare(self.config, self.run_dir, self.body),
+            "train": lambda: stages.train(self.config, self.run_dir, self.body, mark, progress),
+            "tune": lambda: stages.tune(self.config, self.run_dir, mark, progress),
+            "evaluate": lambda: stages.evaluate(self.config, self.run_dir, progress),
+            "report": lambda: stages.report(self.config, self.run_dir),
+        }[stage]
+
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """What would be done."""
+        state: dict[str, str] = {}
+        fresh = False
+        for name in names:
+            done = not fresh and self.manifest.is_done(name, self.fingerprint(name))
+            fresh = fresh or not done
+            state[name] = "done" if done else "to do"
+        return {"run": str(self.run_dir), "stages": state}

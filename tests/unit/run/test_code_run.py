@@ -1,0 +1,194 @@
+"""A whole code run on four small packages: stages, resume, pages, search; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tree_sitter_python", reason="the extra `code` is not installed")
+
+import code_toy
+from graphmert.config import build
+from graphmert.errors import ConfigError
+from graphmert.run.code import STAGES, CodeRunConfig, execute_code, load_code
+from graphmert.run.code.asking import hold_out
+from graphmert.run.code.find import find_functions
+from graphmert.run.code.stages import load_prepared
+
+ROOT = Path(__file__).parents[3]
+SETTINGS: dict[str, Any] = {
+    "data": {"vocab_size": 400},
+    "split": {"valid_packages": ["beta"], "test_packages": ["gamma"]},
+    "chains": {"max_roots": 96},
+    "model": {
+        "preset": "graphmer-se",
+        "changes": {"hidden_size": 16, "n_layers": 1, "n_attn_heads": 2, "ffn_size": 24},
+    },
+    "feed": {"n_negatives": 8, "n_facts": 8},
+    "train": {
+        "total_steps": 4, "batch_size": 6, "warmup_steps": 1, "device": "cpu", "n_threads": 1,
+        "eval_every": 2, "checkpoint_every": 2, "log_every": 1,
+        "weight_ramps": {"leaf": 3}, "length_curriculum": [[0, 24], [2, 96]],
+    },
+    "tune": {"steps": 2, "batch_size": 4, "max_roots": 64},
+    "evaluate": {
+        "n_link_queries": 4, "n_search": 10, "kge_steps": 3, "kge_width": 8, "n_resamples": 10,
+        "hidden_share": 0.4,
+    },
+}  # fmt: skip
+
+
+def config_for(out: Path, index: Path, **changes: Any) -> CodeRunConfig:
+    values = {**SETTINGS, **changes, "out": str(out)}
+    values["data"] = {**values["data"], "index": str(index)}
+    return build(values, CodeRunConfig)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return code_toy.make_index(tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, index: Path) -> CodeRunConfig:
+    config = config_for(tmp_path_factory.mktemp("run") / "out", index)
+    result = execute_code(config)
+    assert result.exit_code == 0
+    assert list(result.summary["stages"].values()) == ["done"] * len(STAGES)
+    return config
+
+
+def test_every_measure_is_there(finished: CodeRunConfig) -> None:
+    metrics = json.loads((Path(finished.out) / "metrics.json").read_text())
+    assert metrics["packages"] == ["gamma"]
+    assert [row["measure"] for row in metrics["compliance"]]
+    assert all(row["value"] is not None for row in metrics["compliance"][:2])
+    systems = metrics["links"]["systems"]
+    assert {"graphmert", "graphmert_without_leaves", "relation_frequency", "seen_pair",
+            "bm25_names", "transe", "complex", "rotate"} == set(systems)  # fmt: skip
+    assert {"graph", "shuffled_graph", "empty_graph", "bm25"} == set(metrics["search"]["systems"])
+    assert metrics["masked"]["mlm"]["graphmert"]["n"] > 20
+    assert {"both_types", "head_type", "tail_type", "majority", "neighbour", "graphmert"} == set(
+        metrics["masked"]["relation"]
+    )
+    assert set(metrics["violations"]) >= {"type", "acyclicity", "antisymmetry", "inheritance"}
+
+
+def test_finished_stages_are_not_done_again(finished: CodeRunConfig) -> None:
+    again = execute_code(finished)
+    assert set(again.summary["stages"].values()) == {"already done"}
+    planned = execute_code(finished, dry_run=True)
+    assert set(planned.summary["stages"].values()) == {"done"}
+
+
+def test_the_same_settings_give_the_same_bytes(
+    finished: CodeRunConfig, index: Path, tmp_path: Path
+) -> None:
+    other = config_for(tmp_path / "again", index)
+    execute_code(other, last="train")
+    for name in ("training.jsonl", "model.safetensors", "config.json"):
+        one, two = (Path(c.out) / "model" / name for c in (finished, other))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_pages_are_made_from_the_files(finished: CodeRunConfig) -> None:
+    out = Path(finished.out)
+    card = (out / "model_card.md").read_text()
+    assert "4 updates of 6 chains" in card
+    assert "graphmer-se" in card
+    assert "| train |" in card
+    report = (out / "report.md").read_text()
+    assert "link prediction MRR" in report
+    deployment = (out / "deployment.md").read_text()
+    assert "ms per chain alone" in deployment
+    assert "GraphMERT.from_pretrained" in deployment
+
+
+def test_words_find_functions(finished: CodeRunConfig, tmp_path: Path) -> None:
+    found = find_functions(finished.out, "add up the areas of shapes", limit=3)
+    assert len(found) == 3
+    assert found[0]["score"] >= found[-1]["score"]
+    assert all("#" in one["entity_id"] for one in found)
+    with pytest.raises(ConfigError, match="no words"):
+        find_functions(finished.out, "  ")
+    with pytest.raises(ConfigError, match="no encoder tuned"):
+        find_functions(tmp_path, "anything")
+
+
+def test_hidden_pairs_are_hidden_both_ways(finished: CodeRunConfig) -> None:
+    prepared = load_prepared(finished, Path(finished.out))
+    held = hold_out(prepared, "test", share=0.5, seed=0)
+    visible = {(h, t) for h, _, t in held.visible.tolist()}
+    assert not visible & held.pairs
+    assert not {(t, h) for h, t in visible} & held.pairs
+    assert len(held.visible) + len(held.hidden) == len(prepared.triples("test"))
+    assert held.questions
+    assert {(q.head, q.tail) for q in held.questions} <= held.pairs
+    assert hold_out(prepared, "test", share=0.5, seed=0).pairs == held.pairs
+
+
+def test_training_sees_no_name_of_held_out_packages(finished: CodeRunConfig) -> None:
+    prepared = load_prepared(finished, Path(finished.out))
+    entities = prepared.vocabulary.entities[: prepared.vocabulary.n_train]
+    assert not [e for e in entities if "gamma" in e or "beta" in e]
+    facts = prepared.facts("train").triples
+    assert facts[:, [0, 2]].max() < prepared.vocabulary.n_train
+
+
+def test_a_body_of_the_roberta_family_serves_the_codebert_form(index: Path, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    prepared_config = config_for(tmp_path / "first", index, tune={"steps": 0})
+    execute_code(prepared_config, last="prepare")
+    tokenizer = load_prepared(prepared_config, tmp_path / "first").tokenizer
+    torch.manual_seed(0)
+    body = transformers.RobertaForMaskedLM(
+        transformers.RobertaConfig(
+            vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1,
+            num_attention_heads=2, intermediate_size=24, max_position_embeddings=130,
+            pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1,
+        )
+    )  # fmt: skip
+    body.save_pretrained(tmp_path / "body")
+    tokenizer.save(tmp_path / "body")
+    config = config_for(
+        tmp_path / "codebert",
+        index,
+        data={"body": str(tmp_path / "body"), "profile": "codebert"},
+        model={"preset": "codebert"},
+        chains={"max_roots": 128, "max_tail_tokens": 7, "max_leaves_per_root": 7},
+        masking={"tail_rate": 0.0, "relation_rate": 0.15, "both_rate": 0.0, "facts": "pair"},
+        train={
+            **SETTINGS["train"], "total_steps": None, "epochs": 0.3, "length_curriculum": [],
+            "weight_ramps": {}, "weights": {"mlm": 0.6, "relation": 0.4},
+            "learning_rate": 4e-4, "pretrained_learning_rate": 5e-5,
+        },
+        checkpoint_epochs=0.1,
+        tune={"steps": 0},
+    )  # fmt: skip
+    execute_code(config)
+    metrics = json.loads((tmp_path / "codebert" / "metrics.json").read_text())
+    assert metrics["masked"]["relation"]["graphmert"]["n"] > 0
+    assert "links" not in metrics  # it has no entity objective to answer with
+    assert [row["value"] for row in metrics["compliance"]][:2] == [None, None]
+    shape = json.loads((tmp_path / "codebert" / "model" / "config.json").read_text())
+    assert shape["n_positions"] == 1024
+    assert shape["objectives"] == ["mlm", "relation"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path, index: Path) -> None:
+    with pytest.raises(ConfigError, match="no index of code"):
+        execute_code(config_for(tmp_path / "o", tmp_path))
+    wrong = config_for(tmp_path / "o", index, split={"test_packages": ["delta"]})
+    with pytest.raises(ConfigError, match="no such package"):
+        execute_code(wrong, last="prepare")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runs").glob("code_*.toml")), ids=lambda p: p.stem)
+def test_run_files_of_the_repository_are_read(path: Path) -> None:
+    config = load_code(path)
+    assert config.data.profile in ("graphmer-se", "codebert")
