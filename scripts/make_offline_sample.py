@@ -15,7 +15,7 @@ import hashlib
 import io
 from pathlib import Path
 
-from graphmert.kg import OboDocument, read_obo
+from graphmert.kg import KGDocument, read_obo
 from graphmert.shards import atomic_write_bytes
 
 OUT = Path(__file__).parents[1] / "src" / "graphmert" / "data" / "go-sample.obo.gz"
@@ -36,7 +36,7 @@ def main() -> None:
     print(f"{options.out}: {len(data)} bytes")
 
 
-def draw(obo: OboDocument) -> set[str]:
+def draw(obo: KGDocument) -> set[str]:
     """Return the ids of drawn terms and of everything above them."""
     above: dict[str, set[str]] = {}
     for head_id, _, tail_id in obo.kg.triples:
@@ -51,7 +51,7 @@ def draw(obo: OboDocument) -> set[str]:
     return kept
 
 
-def render(obo: OboDocument) -> str:
+def render(obo: KGDocument) -> str:
     """Return the sample as OBO text, terms sorted by id."""
     kept = draw(obo)
     lines = [

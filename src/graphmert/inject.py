@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
+from graphmert.config import Settings
 from graphmert.errors import FormatError
 from graphmert.kg.types import triple_id
 from graphmert.shards import Ledger
 
 MENTION_COLUMNS = ("seq_id", "entity_id", "start", "end", "is_title")
+CANDIDATE_COLUMNS = ("seq_id", "head_id", "head_start", "head_end", "is_title", "triple", "score")
+
+
+class InjectSettings(Settings):
+    """Which candidate triples are injected: best score first, then diversity."""
+
+    method: Literal["all", "scored"] = Field(
+        default="all",
+        description="all: every triple of a mentioned head; scored: by similarity, as below",
+    )
+    alpha: float = Field(
+        default=0.55, ge=-1, le=1, description="least cosine of triple and sequence"
+    )
+    sequences_per_triple: int = Field(
+        default=1, ge=0, description="sequences that may hold a triple, the best; 0 is no limit"
+    )
+    triples_per_head: int = Field(
+        default=1, ge=0, description="triples of a head in a sequence; 0 is no limit"
+    )
+    score_bucket: float = Field(
+        default=0.01, gt=0, description="scores that differ by less count as equal"
+    )
+    relation_bucket: int = Field(
+        default=100, ge=1, description="relations whose counts differ by less count as equal"
+    )
+    min_triples_per_relation: int = Field(
+        default=0, ge=0, description="relations with fewer candidates are left out"
+    )
+    max_per_relation: int = Field(
+        default=0, ge=0, description="most injected triples of a relation; 0 is no limit"
+    )
+    max_per_head: int = Field(
+        default=0, ge=0, description="most injected triples of one entity as head; 0 is no limit"
+    )
 
 
 def inject_simple(
@@ -47,11 +84,11 @@ def inject_simple(
     _require(triples, ("head_id", "relation", "tail_id"), "triples")
     if "split" in triples.column_names:
         triples = triples.filter(pc.field("split") == "train")
-    triples = triples.sort_by([(name, "ascending") for name in ("head_id", "relation", "tail_id")])
+    triples = _sorted(triples)
     ledger = Ledger("inject")
 
     seq, seq_ids = _codes(mentions["seq_id"])
-    mention_row, triple_row = _pairs(mentions, triples, seq, ledger)
+    mention_row, triple_row = pair_mentions(mentions, triples, ledger)
     tails = triples["tail_id"].to_pylist()
     length = np.array([n_tail_tokens.get(tail, 0) for tail in tails], dtype=np.int64)[triple_row]
     for reason, bad in (
@@ -76,10 +113,30 @@ def inject_simple(
     return _as_table(mentions, triples, mention_row, triple_row), ledger
 
 
-def _pairs(
-    mentions: pa.Table, triples: pa.Table, seq: np.ndarray, ledger: Ledger
+def training_triples(triples: pa.Table, *, leave_out: Collection[str] = ()) -> pa.Table:
+    """Return the triples that may be injected, sorted: split "train", and no unwanted relation."""
+    if "split" in triples.column_names:
+        triples = triples.filter(pc.field("split") == "train")
+    if leave_out:
+        triples = triples.filter(~pc.field("relation").isin(sorted(leave_out)))
+    return _sorted(triples.select(["head_id", "relation", "tail_id"]))
+
+
+def _sorted(triples: pa.Table) -> pa.Table:
+    return triples.sort_by([(name, "ascending") for name in ("head_id", "relation", "tail_id")])
+
+
+def pair_mentions(
+    mentions: pa.Table, triples: pa.Table, ledger: Ledger
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pair each entity's first mention in a sequence with its triples, as rows of both tables."""
+    """Pair each entity's first mention in a sequence with its triples, as rows of both tables.
+
+    Args:
+        mentions: as for `inject_simple`.
+        triples: sorted by head_id.
+        ledger: is offered the pairs of all mentions; those of repeated mentions are left out.
+    """
+    seq, _ = _codes(mentions["seq_id"])
     first_of, n_of = _groups(triples["head_id"])
     entity_ids = mentions["entity_id"].to_pylist()
     count = np.array([n_of.get(one, 0) for one in entity_ids], dtype=np.int64)
@@ -97,6 +154,166 @@ def _pairs(
     stop = np.cumsum(count[order])
     within = np.arange(len(mention_row)) - np.repeat(stop - count[order], count[order])
     return mention_row, first[mention_row] + within
+
+
+def inject_scored(
+    candidates: pa.Table,
+    triples: pa.Table,
+    settings: InjectSettings,
+    *,
+    n_tail_tokens: Mapping[str, int],
+    max_tail_tokens: int = 16,
+    max_triples_per_chain: int = 32,
+) -> tuple[pa.Table, Ledger]:
+    """Choose among scored candidates: highest score first, then the rarer relation.
+
+    1. Leave out tails without tokens or too long, and scores below alpha.
+    2. Keep a triple only in the `sequences_per_triple` sequences where it scores highest.
+    3. Leave out relations with fewer than `min_triples_per_relation` rows left.
+    4. With score bucket = floor((max − score) / score_bucket) and relation bucket =
+       floor(rows of the relation / relation_bucket), sort by (score bucket, relation bucket,
+       −score) and keep the first `triples_per_head` rows of every (sequence, head).
+    5. In that order, keep at most `max_per_relation`, `max_per_head` and
+       `max_triples_per_chain`.
+
+    Args:
+        candidates: columns seq_id, head_id, head_start, head_end, is_title, triple (a row of
+            `triples`), score; rows of a sequence together.
+        triples: columns head_id, relation, tail_id.
+        settings: the limits.
+        n_tail_tokens: tokens of the name of each entity that is a tail.
+        max_tail_tokens: triples with longer tails are left out.
+        max_triples_per_chain: the most triples on one sequence.
+
+    Returns:
+        Columns seq_id, head_start, head_end, triple (its id), score; by sequence, title first,
+        then by place and falling score; and the ledger, which counts candidates.
+
+    Raises:
+        FormatError: a column is missing.
+
+    Source: GraphMERT, injection algorithm. Differs: with the defaults in nothing; the other
+    limits are ours. Checked by: tests/golden/test_injection.py
+    """
+    _require(candidates, CANDIDATE_COLUMNS, "candidates")
+    _require(triples, ("head_id", "relation", "tail_id"), "triples")
+    choice = _Choice(candidates, triples)
+    choice.drop_tails(n_tail_tokens, max_tail_tokens)
+    choice.drop(f"score below alpha = {settings.alpha:g}", choice.score < settings.alpha)
+    if settings.sequences_per_triple:
+        choice.keep_best_sequences(settings.sequences_per_triple)
+    if settings.min_triples_per_relation:
+        rare = choice.n_of_relation() < settings.min_triples_per_relation
+        choice.drop(f"relation with fewer than {settings.min_triples_per_relation}", rare)
+    for limit, name, reason in (
+        (settings.triples_per_head, "seq_head", "a better triple of the same head in the sequence"),
+        (settings.max_per_relation, "relation", "more than {} triples of the relation"),
+        (settings.max_per_head, "head", "more than {} triples of the entity as head"),
+        (max_triples_per_chain, "seq", "more than {} triples on the sequence"),
+    ):
+        if limit:
+            order = choice.score_then_diversity(settings)
+            place = _nth_of(getattr(choice, name)[order])
+            choice.drop_ordered(reason.format(limit), order, place >= limit)
+    return choice.table()
+
+
+class _Choice:
+    """Candidate rows as arrays, from which rows are dropped, each with its reason."""
+
+    def __init__(self, candidates: pa.Table, triples: pa.Table) -> None:
+        self.candidates, self.triples = candidates, triples
+        self.ledger = Ledger("inject")
+        self.ledger.offered(candidates.num_rows)
+        self.row = np.arange(candidates.num_rows)
+        self._relation, _ = _codes(triples["relation"])
+        self._all_triple = candidates["triple"].to_numpy().astype(np.int64)
+        self._all_score = candidates["score"].to_numpy().astype(np.float64)
+        self._all_seq, self.seq_ids = _codes(candidates["seq_id"])
+        self._all_head, heads = _codes(candidates["head_id"])
+        self._all_seq_head = self._all_seq * max(1, len(heads)) + self._all_head
+        # The score bucket's origin and the counts of relations are fixed when first asked for.
+        self._max: float | None = None
+        self._counts: np.ndarray | None = None
+
+    triple = property(lambda self: self._all_triple[self.row])
+    score = property(lambda self: self._all_score[self.row])
+    seq = property(lambda self: self._all_seq[self.row])
+    head = property(lambda self: self._all_head[self.row])
+    seq_head = property(lambda self: self._all_seq_head[self.row])
+    relation = property(lambda self: self._relation[self.triple])
+
+    def drop_tails(self, n_tokens: Mapping[str, int], max_tokens: int) -> None:
+        """Leave out triples whose tail has no token, or too many."""
+        tails = self.triples["tail_id"].to_pylist()
+        length = np.array([n_tokens.get(tail, 0) for tail in tails], dtype=np.int64)
+        self.drop("tail has no token", length[self.triple] == 0)
+        self.drop(f"tail longer than {max_tokens} tokens", length[self.triple] > max_tokens)
+
+    def keep_best_sequences(self, n_sequences: int) -> None:
+        """Leave a triple out but in the sequences where it scores highest."""
+        order = np.lexsort((self.row, -self.score, self.triple))
+        place = _place_in_group(self.triple[order])
+        self.drop_ordered("scores higher in another sequence", order, place >= n_sequences)
+
+    def n_of_relation(self) -> np.ndarray:
+        """Rows left of each row's relation."""
+        return np.bincount(self.relation, minlength=1)[self.relation]
+
+    def score_then_diversity(self, settings: InjectSettings) -> np.ndarray:
+        """Return the order of the rows left: by score bucket, relation bucket, score."""
+        if self._max is None or self._counts is None:
+            self._max = float(self.score.max(initial=0.0))
+            self._counts = np.bincount(self.relation, minlength=len(self._relation) + 1)
+        score_bucket = np.floor((self._max - self.score) / settings.score_bucket)
+        relation_bucket = self._counts[self.relation] // settings.relation_bucket
+        return np.lexsort((self.row, -self.score, relation_bucket, score_bucket))
+
+    def drop(self, reason: str, bad: np.ndarray) -> None:
+        """Leave rows out."""
+        if bad.any():
+            self.ledger.leave_out(reason, int(bad.sum()), self._shown(int(self.row[bad][0])))
+            self.row = self.row[~bad]
+
+    def drop_ordered(self, reason: str, order: np.ndarray, bad: np.ndarray) -> None:
+        """Leave rows out that are marked in another order than their own."""
+        marked = np.zeros(len(self.row), dtype=bool)
+        marked[order] = bad
+        self.drop(reason, marked)
+
+    def _shown(self, row: int) -> str:
+        triple = self.triples.slice(int(self._all_triple[row]), 1).to_pylist()[0]
+        ends = (triple["head_id"], triple["relation"], triple["tail_id"])
+        return f"{self.seq_ids[self._all_seq[row]]}: {' '.join(ends)}"
+
+    def table(self) -> tuple[pa.Table, Ledger]:
+        """Return the rows left as a table, and the ledger."""
+        starts = self.candidates["head_start"].to_numpy()[self.row]
+        later = ~self.candidates["is_title"].to_numpy(zero_copy_only=False)[self.row]
+        order = np.lexsort((self.triple, -self.score, starts, later, self.seq))
+        rows = pa.array(self.row[order])
+        self.ledger.keep(len(rows))
+        columns = [self.triples[name].to_pylist() for name in ("head_id", "relation", "tail_id")]
+        used = self.triple[order].tolist()
+        ids = [triple_id(*(column[row] for column in columns)) for row in used]
+        table = pa.table(
+            {
+                "seq_id": self.candidates["seq_id"].take(rows),
+                "head_start": self.candidates["head_start"].take(rows).cast(pa.int32()),
+                "head_end": self.candidates["head_end"].take(rows).cast(pa.int32()),
+                "triple": pa.array(ids, pa.string()),
+                "score": self.candidates["score"].take(rows).cast(pa.float32()),
+            }
+        )
+        return table, self.ledger.check()
+
+
+def _nth_of(groups: np.ndarray) -> np.ndarray:
+    """Return for every row how many earlier rows have the same value."""
+    order = np.argsort(groups, kind="stable")
+    place = np.empty(len(groups), dtype=np.int64)
+    place[order] = _place_in_group(groups[order])
+    return place
 
 
 def _as_table(

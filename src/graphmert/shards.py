@@ -15,7 +15,7 @@ import os
 import pickle
 import secrets
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -171,6 +171,43 @@ def write_table(path: Path | str, table: pa.Table) -> None:
     """
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         _write_parquet(table, stream)
+
+
+def write_groups(path: Path | str, schema: pa.Schema, groups: Iterable[pa.Table]) -> int:
+    """Write tables as the row groups of one Parquet file, holding one of them at a time.
+
+    Args:
+        path: the file to write, whole or absent.
+        schema: the columns of every table.
+        groups: each becomes a row group of its own.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        CapabilityError: the disk is full.
+    """
+    n_rows = 0
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        options: dict[str, Any] = {"compression": "zstd", "compression_level": 3}
+        with pq.ParquetWriter(stream, schema, store_schema=True, **options) as writer:
+            for group in groups:
+                table = group.cast(schema).combine_chunks()
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+                n_rows += table.num_rows
+    return n_rows
+
+
+def n_groups(path: Path | str) -> int:
+    """Return the number of row groups of a Parquet file."""
+    with pq.ParquetFile(path) as file:
+        return int(file.num_row_groups)
+
+
+def read_group(path: Path | str, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one row group of a Parquet file."""
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(index, columns=None if columns is None else list(columns))
 
 
 def _write_parquet(table: pa.Table, stream: IO[bytes]) -> None:

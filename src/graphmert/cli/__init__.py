@@ -17,8 +17,7 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import code, code_model, data, kg_samples, models, runs, store, vectors
-from graphmert.cli.terminal import group
+from graphmert.cli import code, code_model, data, kg, kg_samples, models, runs, store, vectors
 
 app = typer.Typer(
     name="graphmert",
@@ -35,12 +34,11 @@ app.command()(models.info)
 store.add_commands(app)
 app.add_typer(data.app, name="data")
 code_model.add_commands(code.app)
+kg_samples.add_commands(kg.app)
 app.add_typer(code.app, name="code")
+app.add_typer(kg.app, name="kg")
 app.add_typer(models.convert_app, name="convert")
 app.add_typer(vectors.app, name="vectors")
-kg_app = group("Work on knowledge graphs.")
-kg_samples.add_commands(kg_app)
-app.add_typer(kg_app, name="kg")
 
 
 def main() -> None:

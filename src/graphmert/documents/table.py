@@ -35,7 +35,7 @@ def make_documents(rows: Iterable[tuple[str, str, str, str, Mapping[str, Any]]])
         columns["title"].append(title)
         columns["text"].append(text)
         columns["source"].append(source)
-        columns["meta"].append(json.dumps(meta, sort_keys=True, ensure_ascii=False))
+        columns["meta"].append(json.dumps(meta, sort_keys=True, ensure_ascii=False, default=str))
     if not seen:
         raise DataError(
             "the corpus is empty",

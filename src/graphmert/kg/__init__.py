@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from graphmert.kg.closure import Closure
-from graphmert.kg.obo import OboDocument, read_obo
+from graphmert.kg.compare import (
+    KGDifference,
+    compare_kgs,
+    describe_kg,
+    merge_documents,
+    require_triples,
+)
+from graphmert.kg.document import KGDocument, Typedef, join_documents, without_relations
+from graphmert.kg.explain import Explanation, explain_violation
+from graphmert.kg.obo import read_obo
+from graphmert.kg.rdf import read_rdf
+from graphmert.kg.reading import read_kg, rename_aliases
+from graphmert.kg.rows import read_rows, schema_beside, write_rows
 from graphmert.kg.schema import (
     Relation,
     Schema,
@@ -15,23 +27,41 @@ from graphmert.kg.schema import (
     write_schema,
 )
 from graphmert.kg.split import split_by_head
+from graphmert.kg.terms import read_terms
 from graphmert.kg.types import KG, Entity, Triple, triple_id
 
 __all__ = [
     "KG",
     "Closure",
     "Entity",
-    "OboDocument",
+    "Explanation",
+    "KGDifference",
+    "KGDocument",
     "Relation",
     "Schema",
     "Triple",
+    "Typedef",
     "Violation",
+    "compare_kgs",
+    "describe_kg",
+    "explain_violation",
     "infer_schema",
+    "join_documents",
+    "merge_documents",
+    "read_kg",
     "read_obo",
+    "read_rdf",
+    "read_rows",
     "read_schema",
+    "read_terms",
+    "rename_aliases",
+    "require_triples",
     "require_valid",
+    "schema_beside",
     "split_by_head",
     "triple_id",
     "validate",
+    "without_relations",
+    "write_rows",
     "write_schema",
 ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphmert.errors import DataError, FormatError
+from graphmert.kg.document import DEFAULT_TYPE, KGDocument, Typedef, read_text
 from graphmert.kg.types import KG, Entity, Triple
 from graphmert.shards import Ledger
-
-DEFAULT_TYPE = "entity"
 
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(.*)$', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -27,40 +24,6 @@ _FLAGS = {
     "is_anti_symmetric": "antisymmetric",
     "is_asymmetric": "antisymmetric",
 }
-
-
-@dataclass(frozen=True)
-class Typedef:
-    """What a [Typedef] stanza says of a relation."""
-
-    relation: str
-    label: str
-    sub_relation_of: tuple[str, ...] = ()
-    inverse: str | None = None
-    transitive: bool = False
-    symmetric: bool = False
-    antisymmetric: bool = False
-
-
-@dataclass(frozen=True)
-class OboDocument:
-    """What was read from an OBO file.
-
-    Attributes:
-        kg: live terms, and the is_a and relationship triples among them.
-        definitions: text of the definition by entity id, where there is one.
-        typedefs: relations by id, as the file declares them.
-        ledger: counts terms, synonyms and triples, kept and left out.
-        source: file name.
-        version: the header's data-version, or "".
-    """
-
-    kg: KG
-    definitions: dict[str, str]
-    ledger: Ledger
-    typedefs: dict[str, Typedef] = field(default_factory=dict)
-    source: str = ""
-    version: str = ""
 
 
 @dataclass
@@ -86,7 +49,7 @@ class _Term:
     n_repeated_synonyms: int
 
 
-def read_obo(path: Path | str) -> OboDocument:
+def read_obo(path: Path | str) -> KGDocument:
     """Read terms, EXACT synonyms, definitions and triples of an OBO file.
 
     A term's namespace is its type. Obsolete terms, synonyms of other scopes, and links to ids
@@ -100,7 +63,7 @@ def read_obo(path: Path | str) -> OboDocument:
         DataError: the file holds no live term.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path)
     ledger = Ledger("read_obo")
     terms, dead, typedefs, version = _read_stanzas(text, path, ledger)
     if not terms:
@@ -111,7 +74,7 @@ def read_obo(path: Path | str) -> OboDocument:
             fix="Check that the file is an OBO file and is whole.",
         )
     triples = _triples(terms, dead, ledger)
-    return OboDocument(
+    return KGDocument(
         kg=KG.build((term.entity for term in terms), triples),
         definitions={
             term.entity.entity_id: term.definition
@@ -189,35 +152,6 @@ def _triples(terms: list[_Term], dead: set[str], ledger: Ledger) -> list[Triple]
                 reason = "tail is a term left out" if tail_id in dead else "tail is not in the file"
             ledger.leave_out(reason, example=" ".join(triple))
     return triples
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except FileNotFoundError as error:
-        raise FormatError(
-            "ontology file not found", where=str(path), fix="Check the path."
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FormatError(
-            "gzip file is not whole",
-            where=str(path),
-            got=error,
-            fix="Fetch or copy the file again.",
-        ) from error
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FormatError(
-            "ontology file is not UTF-8",
-            where=f"{path}, line {line}",
-            got=f"byte {data[error.start]:#04x} at offset {error.start}",
-            expected="UTF-8 text",
-            fix="Save the file as UTF-8.",
-        ) from error
 
 
 def _stanzas(text: str, path: Path) -> Iterator[_Stanza]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphmert.errors import FormatError, SchemaError
-from graphmert.kg.obo import Typedef
+from graphmert.kg.document import Typedef
 from graphmert.kg.types import KG, Triple
 from graphmert.shards import atomic_write_text
 
@@ -111,7 +111,7 @@ def infer_schema(kg: KG, *, typedefs: Mapping[str, Typedef] | None = None) -> Sc
 
     Args:
         kg: the graph.
-        typedefs: relation declarations of the source, such as `OboDocument.typedefs`.
+        typedefs: relation declarations of the source, such as `KGDocument.typedefs`.
     """
     domains: dict[str, set[str]] = defaultdict(set)
     ranges: dict[str, set[str]] = defaultdict(set)

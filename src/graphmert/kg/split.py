@@ -101,8 +101,8 @@ class _Draw:
                 f"too few heads can be held out for {part}",
                 got=n_taken,
                 expected=n_wanted,
-                fix="Ask for fewer held-out heads. A head needs a triple and a definition, and "
-                "every relation keeps a head for training.",
+                fix="Ask for fewer held-out heads. A head needs a triple and a definition (or a "
+                "mention in the corpus), and every relation keeps a head for training.",
             )
 
     def _is_free(self, head: str, part: str) -> bool:

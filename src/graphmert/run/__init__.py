@@ -9,12 +9,21 @@ from typing import Any
 
 from graphmert.config import load_toml, to_toml
 from graphmert.errors import ConfigError
+from graphmert.inject import InjectSettings
 from graphmert.progress import Progress, Silent
 from graphmert.run.manifest import Manifest, StageOutput, fingerprint
-from graphmert.run.settings import DataSettings, RunConfig, body_path, kg_path
+from graphmert.run.settings import (
+    DEFINITIONS,
+    DataSettings,
+    RunConfig,
+    body_path,
+    corpus_path,
+    kg_paths,
+)
 from graphmert.shards import atomic_write_text, sha256_file
 
 STAGES = ("prepare", "train", "extract", "evaluate", "report")
+CORPUS_SECTIONS = ("kg", "corpus", "candidates", "link", "embedding", "select", "inject")
 
 __all__ = ["STAGES", "RunConfig", "RunResult", "demo", "execute", "init_toml", "load"]
 
@@ -37,21 +46,25 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def init_toml(corpus: str | Path | None, kg: str | Path) -> str:
-    """A commented run file for a KG whose definitions are the corpus.
+    """A commented run file for a KG and documents, or for a KG whose definitions are the corpus.
 
     Raises:
-        ConfigError: a corpus other than the KG's own definitions.
+        ConfigError: the corpus does not exist.
     """
-    if corpus is not None and str(corpus) != "definitions":
+    documents = DEFINITIONS if corpus is None else str(corpus)
+    data = DataSettings(kg=str(kg), corpus=documents, body="dataset:minilm-l6-384")
+    is_path = documents != DEFINITIONS and not documents.startswith("dataset:")
+    if is_path and not Path(documents).exists():
         raise ConfigError(
-            "only the definitions of the KG's terms can be the corpus so far",
+            "the corpus does not exist",
             where="--corpus",
-            got=str(corpus),
-            expected="definitions",
+            got=documents,
+            expected=f"a file or folder of documents, dataset:NAME, or {DEFINITIONS}",
         )
     config = RunConfig(
         out="run-output",
-        data=DataSettings(kg=str(kg), body="dataset:minilm-l6-384"),
+        data=data,
+        inject=InjectSettings(method="all" if documents == DEFINITIONS else "scored"),
     )
     return to_toml(config, comments=True)
 
@@ -108,10 +121,29 @@ def execute(
 
 
 def _write_config(config: RunConfig, path: Path) -> None:
-    """Keep the resolved configuration beside the results; a file that says it is left alone."""
-    text = to_toml(config, comments=False)
+    """Keep the resolved configuration beside the results; a file that says it is left alone.
+
+    The number of processes changes no result and is left at its default.
+    """
+    text = to_toml(config.model_copy(update={"n_workers": 1}), comments=False)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         atomic_write_text(path, text)
+
+
+def hash_of(paths: Sequence[Path]) -> str:
+    """Hash files, and folders by the names and contents of their files; one file by its own."""
+    if len(paths) == 1 and paths[0].is_file():
+        return sha256_file(paths[0])
+    found = []
+    for path in paths:
+        if path.is_file():
+            found.append([path.name, sha256_file(path)])
+            continue
+        if not path.is_dir():
+            raise ConfigError("an input does not exist", where=str(path), fix="Check the path.")
+        files = sorted(one for one in path.rglob("*") if one.is_file())
+        found += [[one.relative_to(path).as_posix(), sha256_file(one)] for one in files]
+    return fingerprint(found)
 
 
 class _Plan:
@@ -120,14 +152,23 @@ class _Plan:
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self.config = config
         self.run_dir = run_dir
-        self.kg = kg_path(config.data)
+        self.kg = kg_paths(config.data)
+        self.corpus = corpus_path(config.data)
         self.body = body_path(config.data.body)
-        self.inputs = {"kg": sha256_file(self.kg)}
+        self.inputs = {"kg": hash_of(self.kg)}
+        if self.corpus is not None:
+            self.inputs["corpus"] = hash_of([self.corpus])
+            if config.embedding.model != "lexical":
+                embedding = Path(str(body_path(config.embedding.model))) / "model.safetensors"
+                if embedding.is_file():
+                    self.inputs["embedding"] = sha256_file(embedding)
+        if config.kg.schema_file:
+            self.inputs["schema"] = hash_of([Path(config.kg.schema_file)])
         judge = body_path(config.evaluate.body)
         for role, body in (("body", self.body), ("baseline_body", judge)):
             if body is not None and (Path(body) / "model.safetensors").is_file():
                 self.inputs[role] = sha256_file(Path(body) / "model.safetensors")
-        dumped = config.model_dump(mode="json", exclude={"out"})
+        dumped = config.model_dump(mode="json", exclude={"out", "n_workers"})
         header = {
             "config": dumped,
             "config_hash": fingerprint(dumped),
@@ -149,6 +190,7 @@ class _Plan:
         own = {name: config[name] for name in parts}
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
+            own |= self._of_corpus(config)
             return fingerprint(stage, own, self.inputs["kg"], self.inputs.get("body"))
         if stage in ("train", "evaluate"):
             own["body"] = self.inputs.get("body", config["data"]["body"])
@@ -158,6 +200,17 @@ class _Plan:
             own["compute"] = [config["train"][name] for name in ("precision", "n_threads")]
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
         return fingerprint(stage, own, before)
+
+    def _of_corpus(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What else preparing depends on, where it is not the default."""
+        plain = {name: RunConfig.model_fields[name].default for name in CORPUS_SECTIONS}
+        own = {
+            name: config[name]
+            for name in CORPUS_SECTIONS
+            if config[name] != plain[name].model_dump(mode="json")
+        }
+        inputs = ("corpus", "embedding", "schema")
+        return own | {f"input {name}": self.inputs[name] for name in inputs if name in self.inputs}
 
     def work(self, stage: str, wanted: str, progress: Progress) -> Callable[[], StageOutput]:
         """The function that does a stage."""
@@ -170,7 +223,9 @@ class _Plan:
         if stage == "train":
             drop_stale_training(run_dir / "model", wanted)
         return {
-            "prepare": lambda: prepare_stage(config, run_dir, self.kg, self.body, progress),
+            "prepare": lambda: prepare_stage(
+                config, run_dir, self.kg, self.body, progress, corpus=self.corpus
+            ),
             "train": lambda: stages.train_stage(config, run_dir, wanted, progress),
             "extract": lambda: stages.extract_stage(config, run_dir, progress),
             "evaluate": lambda: stages.evaluate_stage(config, run_dir, progress),
@@ -201,7 +256,9 @@ class _Plan:
             done = not fresh and self._is_done(name)
             fresh = fresh or not done
             state[name] = "done" if done else "to do"
-        return {"run": str(self.run_dir), "stages": state} | estimate(self.config, self.kg)
+        return {"run": str(self.run_dir), "stages": state} | estimate(
+            self.config, self.kg, self.corpus
+        )
 
     def _is_done(self, name: str) -> bool:
         return self.manifest.is_done(name, self.fingerprint(name))

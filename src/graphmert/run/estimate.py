@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from graphmert.domains.text.helper import most_calls
-from graphmert.kg import read_obo
+from graphmert.domains.text.records import corpus_files
+from graphmert.kg import read_kg
 from graphmert.run.settings import RunConfig, body_path
 
 _EFFICIENCY = 0.35  # share of the matrix product rate that a training step reaches
 _NODES_PER_CHAIN = 75  # roots and leaves of a definition, measured on GO
 _NODES_PER_NAME = 11
+_BYTES_PER_TOKEN = 4.5  # of English text
+_FILLED = 0.7  # share of a sequence's tokens that whole sentences fill
+# Text that a file holds for each of its bytes: PubMed XML is mostly markup.
+_TEXT_SHARE = {".xml": 0.12, ".parquet": 2.0}
+_GZIP = 4.0
 
 
-def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
+def estimate(config: RunConfig, kg: Sequence[Path], corpus: Path | None = None) -> dict[str, Any]:
     """Count the input and estimate training from the measured rate of matrix products.
 
     Returns: sizes, updates, floating-point operations, and seconds on this machine, which are
         good to a factor of two.
     """
-    obo = read_obo(kg)
-    n_chains = len(obo.definitions) - config.split.n_valid_heads - config.split.n_test_heads
+    obo = read_kg(kg)
+    found: dict[str, Any] = {
+        "terms": len(obo.kg.entities),
+        "triples": len(obo.kg.triples),
+        "definitions": len(obo.definitions),
+    }
+    nodes_per_chain: float = _NODES_PER_CHAIN
+    if corpus is None:
+        n_chains = len(obo.definitions) - config.split.n_valid_heads - config.split.n_test_heads
+    else:
+        nodes_per_chain = _FILLED * config.text.max_tokens
+        n_bytes = sum(_text_bytes(path) for path, _ in corpus_files(corpus))
+        n_chains = round(n_bytes / (_BYTES_PER_TOKEN * nodes_per_chain))
+        found |= {"corpus_bytes": n_bytes, "estimated_sequences": n_chains}
     batch = config.train.batch_size
     if config.train.total_steps is not None:
         n_updates = config.train.total_steps
@@ -30,7 +49,7 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
         n_updates = max(1, round((config.train.epochs or 1) * n_chains / batch))
     per_node = _parameters_per_node(config)
     names = config.feed.n_negatives + 2 * batch
-    nodes = batch * _NODES_PER_CHAIN + names * _NODES_PER_NAME
+    nodes = batch * nodes_per_chain + names * _NODES_PER_NAME
     operations = 6.0 * per_node * nodes * n_updates
     rate = _matrix_rate(config.train.precision)
     helper = config.extract.helper
@@ -41,11 +60,7 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
         calls["judge"] = {"calls": config.evaluate.judge.most_calls}
     return {
         **calls,
-        "input": {
-            "terms": len(obo.kg.entities),
-            "triples": len(obo.kg.triples),
-            "definitions": len(obo.definitions),
-        },
+        "input": found,
         "training": {
             "updates": n_updates,
             "samples_per_update": batch,
@@ -54,6 +69,13 @@ def estimate(config: RunConfig, kg: Path) -> dict[str, Any]:
             "estimated_seconds": round(operations / (rate * _EFFICIENCY)),
         },
     }
+
+
+def _text_bytes(path: Path) -> int:
+    """About how many bytes of text a file of a corpus holds."""
+    plain = Path(path.name.removesuffix(".gz"))
+    share = _TEXT_SHARE.get(plain.suffix.lower(), 1.0)
+    return round(path.stat().st_size * share * (_GZIP if path.suffix == ".gz" else 1.0))
 
 
 def _parameters_per_node(config: RunConfig) -> int:

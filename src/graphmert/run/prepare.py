@@ -16,8 +16,20 @@ from graphmert.domains.text import (
     head_spans,
     make_sequences,
 )
-from graphmert.kg import Schema, infer_schema, read_obo, require_valid, split_by_head, write_schema
-from graphmert.kg.obo import OboDocument
+from graphmert.errors import ConfigError
+from graphmert.kg import (
+    KGDocument,
+    Schema,
+    infer_schema,
+    read_kg,
+    read_schema,
+    require_triples,
+    require_valid,
+    schema_beside,
+    split_by_head,
+    without_relations,
+    write_schema,
+)
 from graphmert.progress import Progress
 from graphmert.run.manifest import StageOutput
 from graphmert.run.settings import RunConfig
@@ -28,18 +40,67 @@ _STEPS = 6
 
 
 def prepare_stage(
-    config: RunConfig, run_dir: Path, kg: Path, body: str | None, progress: Progress
+    config: RunConfig,
+    run_dir: Path,
+    kg: Sequence[Path],
+    body: str | None,
+    progress: Progress,
+    *,
+    corpus: Path | None = None,
 ) -> StageOutput:
     """Write corpus/, seed/ and chains/.
+
+    Args:
+        kg: the sources of the seed.
+        body: folder or hub id of a pretrained body, whose tokenizer is taken.
+        corpus: documents; None takes the definitions of the KG's terms.
+    """
+    given = _given_schema(config, kg)
+    document = without_relations(read_kg(kg, schema=given), config.kg.leave_out_relations)
+    require_triples(document)
+    schema = given or infer_schema(document.kg, typedefs=document.typedefs)
+    require_valid(document.kg, schema, where=", ".join(map(str, kg)))
+    if corpus is not None:
+        from graphmert.run.corpus import prepare_corpus
+
+        return prepare_corpus(
+            config, run_dir, document, schema, corpus=corpus, body=body, progress=progress
+        )
+    if config.inject.method != "all":
+        raise ConfigError(
+            "definitions are injected without scores",
+            where="inject.method",
+            got=config.inject.method,
+            expected="all",
+            fix="text.inject chooses which heads receive triples; scored needs a corpus.",
+        )
+    return _prepare_definitions(config, run_dir, document, schema, body, progress)
+
+
+def _given_schema(config: RunConfig, kg: Sequence[Path]) -> Schema | None:
+    """Return the user's schema, or the one that lies in the KG's folder."""
+    if config.kg.schema_file:
+        return read_schema(config.kg.schema_file)
+    return schema_beside(kg[0]) if len(kg) == 1 else None
+
+
+def _prepare_definitions(
+    config: RunConfig,
+    run_dir: Path,
+    obo: KGDocument,
+    schema: Schema,
+    body: str | None,
+    progress: Progress,
+) -> StageOutput:
+    """Prepare a run whose corpus are the definitions of the terms.
 
     The split is drawn before anything is injected. The tokenizer of a model without a body is
     trained on training documents and entity names only.
     """
     run = RunDir(run_dir)
     progress.begin("prepare", total=_STEPS, unit="steps")
-    obo = read_obo(kg)
     documents = documents_from_definitions(obo)
-    schema, entities, triples = _seed(config, obo, kg)
+    entities, triples = _seed(config, obo, schema)
     progress.update(1, note="split")
     tokenizer = _tokenizer(config, body, obo, triples)
     sequences, sequence_ledger = make_sequences(
@@ -82,10 +143,8 @@ def prepare_stage(
     return StageOutput(files, _counts(tables), ledgers)
 
 
-def _seed(config: RunConfig, obo: OboDocument, kg: Path) -> tuple[Schema, pa.Table, pa.Table]:
-    """Validate and split the seed KG: its schema, entities and triples."""
-    schema = infer_schema(obo.kg, typedefs=obo.typedefs)
-    require_valid(obo.kg, schema, where=str(kg))
+def _seed(config: RunConfig, obo: KGDocument, schema: Schema) -> tuple[pa.Table, pa.Table]:
+    """Split the seed KG: its entities and triples."""
     split = split_by_head(
         obo.kg,
         schema,
@@ -94,7 +153,7 @@ def _seed(config: RunConfig, obo: OboDocument, kg: Path) -> tuple[Schema, pa.Tab
         seed=config.split.seed,
         eligible=obo.definitions.keys(),
     )
-    return schema, *kg_to_tables(obo.kg, split)
+    return kg_to_tables(obo.kg, split)
 
 
 def _head_table(spans: Sequence[Sequence[HeadSpan]], entities: pa.Table) -> pa.Table:
@@ -123,7 +182,7 @@ def _counts(tables: dict[str, pa.Table]) -> dict[str, object]:
 
 
 def _tokenizer(
-    config: RunConfig, body: str | None, obo: OboDocument, triples: pa.Table
+    config: RunConfig, body: str | None, obo: KGDocument, triples: pa.Table
 ) -> Tokenizer:
     if body is not None:
         return Tokenizer.load(body)

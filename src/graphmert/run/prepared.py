@@ -132,11 +132,33 @@ class Prepared:
 
     @cached_property
     def title_heads(self) -> dict[int, HeadSpan]:
-        """Where each entity is the term that a document defines."""
-        return {head.entity: head for head in self.heads if head.is_title}
+        """Where each entity is asked about: as the term that a document defines.
+
+        Where no document defines a term, it is where an entity is named first.
+        """
+        titles = {head.entity: head for head in self.heads if head.is_title}
+        if titles:
+            return titles
+        return {head.entity: head for head in reversed(self.heads)}
+
+    @cached_property
+    def _held_out_documents(self) -> dict[str, str]:
+        """Documents in which a held-out head is asked about, where no document defines a term."""
+        if any(head.is_title for head in self.heads):
+            return {}
+        return {
+            self.chain_documents[head.chain]: self.part_of_head[entity]
+            for entity, head in self.title_heads.items()
+            if self.part_of_head.get(entity, "train") != "train"
+        }
 
     def document_part(self, chain: int) -> str:
-        """The part a chain's document belongs to: held-out definitions train nothing."""
+        """The part a chain's document belongs to: held-out documents train nothing.
+
+        A document is held out that defines a held-out head, or in which one is asked about.
+        """
+        if self._held_out_documents:
+            return self._held_out_documents.get(self.chain_documents[chain], "train")
         row = self._row_of_document.get(self.chain_documents[chain], -1)
         return self.part_of_head.get(row, "train")
 

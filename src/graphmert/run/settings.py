@@ -8,31 +8,68 @@ from typing import Any, Literal
 from pydantic import Field
 
 from graphmert.config import Settings
+from graphmert.domains.text.candidates import CandidateSettings
 from graphmert.domains.text.helper import HelperSettings
+from graphmert.domains.text.linking import LinkSettings
+from graphmert.domains.text.records import CorpusSettings
+from graphmert.domains.text.selection import SelectSettings
 from graphmert.errors import CapabilityError, ConfigError
 from graphmert.evaluate.judged import JudgeSettings
+from graphmert.inject import InjectSettings
 from graphmert.masking import MaskingConfig
 from graphmert.recipe import TrainConfig
 
 DATASET = "dataset:"
 SAMPLE = "sample:"
+DEFINITIONS = "definitions"
 
 
 class DataSettings(Settings):
     """Where the corpus, the seed KG and the pretrained body come from."""
 
-    kg: str = Field(
-        description="OBO file (.obo, .obo.gz); dataset:NAME for fetched data; sample:go for the "
-        "sample inside the package"
+    kg: str | tuple[str, ...] = Field(
+        description="one source or a list: a file (.obo, .ttl, .nt, .rdf, .owl, .csv, .tsv, "
+        ".jsonl, .json, also with .gz), a folder of rows, dataset:NAME for fetched data, sample:go "
+        "for the sample inside the package"
     )
-    corpus: Literal["definitions"] = Field(
+    corpus: str = Field(
         default="definitions",
-        description="definitions: every term's name and definition is a document",
+        description="definitions: every term's name and definition is a document; else a file or "
+        "folder of documents (.txt, .md, .jsonl, .csv, .tsv, .parquet, PubMed .xml, also with .gz) "
+        "or dataset:NAME",
     )
     body: str = Field(
         default="",
         description="folder or hub id of a BERT or RoBERTa body, dataset:NAME, or empty to start "
         "from random weights",
+    )
+
+
+class KGSettings(Settings):
+    """What the seed KG must keep to, and what of it is used."""
+
+    schema_file: str = Field(
+        default="",
+        description="schema (TOML) with types, relations, aliases; empty: the one in the KG's "
+        "folder, else inferred",
+    )
+    leave_out_relations: tuple[str, ...] = Field(
+        default=(), description="relations that are no part of the seed"
+    )
+
+
+class EmbeddingSettings(Settings):
+    """Sentence vectors for linking and for choosing triples."""
+
+    model: str = Field(
+        default="dataset:minilm-l6-384",
+        description="folder or hub id of a sentence-embedding model, dataset:NAME, or lexical: "
+        "letters and words only, no meaning",
+    )
+    max_tokens: int = Field(default=128, ge=8, description="longer texts are cut for it")
+    precision: Literal["fp32", "bf16"] = Field(default="bf16", description="of its matrix products")
+    cache: str = Field(
+        default="", description="folder of vectors by hash; empty: beside the fetched data"
     )
 
 
@@ -143,7 +180,19 @@ class RunConfig(Settings):
 
     out: str = Field(description="run directory")
     seed: int = Field(default=0, ge=0, description="seed of weights, masking and batches")
+    n_workers: int = Field(
+        default=1,
+        ge=1,
+        description="processes that prepare a corpus; changes no result and is not recorded",
+    )
     data: DataSettings
+    kg: KGSettings = KGSettings()
+    corpus: CorpusSettings = CorpusSettings()
+    candidates: CandidateSettings = CandidateSettings()
+    link: LinkSettings = LinkSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    select: SelectSettings = SelectSettings()
+    inject: InjectSettings = InjectSettings()
     split: SplitSettings = SplitSettings()
     text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()
@@ -154,30 +203,90 @@ class RunConfig(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
 
 
-def kg_path(data: DataSettings) -> Path:
-    """Resolve the KG's place to a file.
+def kg_paths(data: DataSettings) -> list[Path]:
+    """Resolve the places of the KG's sources to files and folders.
 
     Raises:
         CapabilityError: a data set that is not fetched yet.
-        ConfigError: no such file.
+        ConfigError: no such file or folder.
     """
-    if data.kg.startswith(SAMPLE):
+    sources = [data.kg] if isinstance(data.kg, str) else list(data.kg)
+    if not sources:
+        raise ConfigError("no seed KG is named", where="data.kg", expected="at least one source")
+    return [kg_source(one) for one in sources]
+
+
+def kg_path(data: DataSettings) -> Path:
+    """Resolve the KG's place where it has one source.
+
+    Raises:
+        CapabilityError: a data set that is not fetched yet.
+        ConfigError: no such file, or several sources.
+    """
+    paths = kg_paths(data)
+    if len(paths) != 1:
+        raise ConfigError("one seed KG is wanted", where="data.kg", got=len(paths), expected=1)
+    return paths[0]
+
+
+def kg_source(source: str) -> Path:
+    """Resolve one source of a KG: sample:NAME, dataset:NAME, a file, a folder.
+
+    Raises:
+        CapabilityError: a data set that is not fetched yet.
+        ConfigError: no such file or folder.
+    """
+    if source.startswith(SAMPLE):
         from importlib.resources import files
 
-        path = Path(
-            str(files("graphmert") / "data" / f"{data.kg.removeprefix(SAMPLE)}-sample.obo.gz")
-        )
-    elif data.kg.startswith(DATASET):
-        folder = _fetched(data.kg.removeprefix(DATASET))
-        found = sorted(folder.glob("*.obo"))
+        name = source.removeprefix(SAMPLE)
+        path = Path(str(files("graphmert") / "data" / f"{name}-sample.obo.gz"))
+    elif source.startswith(DATASET):
+        folder = _fetched(source.removeprefix(DATASET))
+        found = sorted(one for one in folder.iterdir() if one.suffix in (".obo", ".json"))
+        found = [one for one in found if one.name != "SOURCE.json"]
         path = found[0] if found else folder / "*.obo"
     else:
-        path = Path(data.kg)
-    if not path.is_file():
+        path = Path(source)
+    if not path.exists():
         raise ConfigError(
-            "the seed KG does not exist", where="data.kg", got=data.kg, expected="an OBO file"
+            "the seed KG does not exist",
+            where="data.kg",
+            got=source,
+            expected="an OBO file, another file of a KG, or a folder of rows",
         )
     return path
+
+
+def corpus_path(data: DataSettings) -> Path | None:
+    """Resolve the corpus to a file or folder; None where it is the KG's definitions.
+
+    Raises:
+        CapabilityError: a data set that is not fetched yet.
+        ConfigError: no such file or folder.
+    """
+    if data.corpus == DEFINITIONS:
+        return None
+    if data.corpus.startswith(DATASET):
+        return _fetched(data.corpus.removeprefix(DATASET))
+    path = Path(data.corpus)
+    if not path.exists():
+        raise ConfigError(
+            "the corpus does not exist",
+            where="data.corpus",
+            got=data.corpus,
+            expected=f"a file or folder of documents, dataset:NAME, or {DEFINITIONS}",
+        )
+    return path
+
+
+def embedding_cache(settings: EmbeddingSettings) -> Path:
+    """Return the folder that keeps vectors by hash."""
+    from graphmert import datasets
+
+    if settings.cache:
+        return Path(settings.cache)
+    return datasets.default_root().parent / "embeddings"
 
 
 def body_path(body: str) -> str | None:

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from graphmert.errors import DataError, FormatError
-from graphmert.kg import Entity, OboDocument, Triple, infer_schema, read_obo, require_valid
+from graphmert.kg import Entity, KGDocument, Triple, infer_schema, read_obo, require_valid
 
 TINY = Path(__file__).parents[2] / "fixtures" / "tiny.obo"
 
 
 @pytest.fixture(scope="module")
-def tiny() -> OboDocument:
+def tiny() -> KGDocument:
     return read_obo(TINY)
 
 
-def test_terms_synonyms_and_types(tiny: OboDocument) -> None:
+def test_terms_synonyms_and_types(tiny: KGDocument) -> None:
     assert list(tiny.kg.entities.values()) == [
         Entity("X:1", "growth", "process", ("growing",)),
         Entity("X:2", "cell growth", "biology"),
@@ -27,12 +27,12 @@ def test_terms_synonyms_and_types(tiny: OboDocument) -> None:
     assert (tiny.source, tiny.version) == ("tiny.obo", "tiny/1")
 
 
-def test_definitions_lose_escapes_and_references(tiny: OboDocument) -> None:
+def test_definitions_lose_escapes_and_references(tiny: KGDocument) -> None:
     assert tiny.definitions["X:1"] == 'Getting "larger", in steps; see {this}\nand that.'
     assert sorted(tiny.definitions) == ["X:1", "X:2", "X:4"]
 
 
-def test_links_by_id_and_by_alternative_id(tiny: OboDocument) -> None:
+def test_links_by_id_and_by_alternative_id(tiny: KGDocument) -> None:
     assert tiny.kg.triples == (
         Triple("X:2", "is_a", "X:1"),
         Triple("X:2", "part_of", "X:3"),
@@ -41,7 +41,7 @@ def test_links_by_id_and_by_alternative_id(tiny: OboDocument) -> None:
     )
 
 
-def test_ledger_names_what_was_left_out(tiny: OboDocument) -> None:
+def test_ledger_names_what_was_left_out(tiny: KGDocument) -> None:
     assert tiny.ledger.to_dict()["left_out"] == {
         "obsolete term": 1,
         "synonym not EXACT": 1,
@@ -55,7 +55,7 @@ def test_ledger_names_what_was_left_out(tiny: OboDocument) -> None:
     assert (tiny.ledger.n_offered, tiny.ledger.n_kept) == (15, 9)
 
 
-def test_typedefs_feed_the_schema(tiny: OboDocument) -> None:
+def test_typedefs_feed_the_schema(tiny: KGDocument) -> None:
     schema = infer_schema(tiny.kg, typedefs=tiny.typedefs)
     assert schema.relation_names == ("is_a", "part_of")
     part_of = schema.relations["part_of"]
@@ -70,7 +70,7 @@ def test_typedefs_feed_the_schema(tiny: OboDocument) -> None:
     require_valid(tiny.kg, schema)
 
 
-def test_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path, tiny: OboDocument) -> None:
+def test_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path, tiny: KGDocument) -> None:
     data = b"\xef\xbb\xbf" + TINY.read_bytes().replace(b"\n", b"\r\n")
     path = tmp_path / "tiny.obo.gz"
     path.write_bytes(gzip.compress(data))

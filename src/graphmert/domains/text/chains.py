@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -204,7 +204,7 @@ def build_chains(
     relation_of = {name: place for place, name in enumerate(relations)}
     ends = [triples[one].to_pylist() for one in ("head_id", "relation", "tail_id")]
     _check_known(ends, row_of, relation_of)
-    tail_of = _encode_names(sorted(set(ends[2])), row_of, entities, tokenizer)
+    tail_of = encode_tails(triples, entities, tokenizer)
     injected, ledger = inject_simple(
         mentions,
         triples,
@@ -212,16 +212,40 @@ def build_chains(
         max_tail_tokens=max_tail_tokens,
         max_triples_per_chain=max_triples_per_chain,
     )
-    injected, sequence, root_start, root_end = _place_heads(roots, injected, ledger)
+    leaf_of = {
+        triple_id(*row): LeafTriple(
+            relation_of[row[1]], 0, 1, tail_of[row[2]], row_of[row[2]], row_of[row[0]]
+        )
+        for row in zip(*ends, strict=True)
+        if tail_of[row[2]]
+    }
+    return hang_leaves(roots, injected, leaf_of, ledger)
 
-    triple_of = {triple_id(*row): row for row in zip(*ends, strict=True)}
+
+def encode_tails(
+    triples: pa.Table, entities: pa.Table, tokenizer: Tokenizer
+) -> dict[str, tuple[int, ...]]:
+    """Return the tokens of the name of every entity that is a tail."""
+    row_of = {one: row for row, one in enumerate(entities["entity_id"].to_pylist())}
+    return _encode_names(sorted(set(triples["tail_id"].to_pylist())), row_of, entities, tokenizer)
+
+
+def hang_leaves(
+    roots: Roots, injected: pa.Table, leaf_of: Mapping[str, LeafTriple], ledger: Ledger
+) -> ChainSet:
+    """Build the chains of some sequences, with the chosen triples on their mentions.
+
+    Args:
+        roots: the encoded sequences.
+        injected: columns seq_id, head_start, head_end (characters), triple, score.
+        leaf_of: relation, tail and entities of each triple by its id; the span is replaced.
+        ledger: has counted the rows of `injected` as kept; those without roots are moved.
+    """
+    injected, sequence, root_start, root_end = _place_heads(roots, injected, ledger)
     leaves: list[list[LeafTriple]] = [[] for _ in roots.seq_ids]
     places = zip(*(one.tolist() for one in (sequence, root_start, root_end)), strict=True)
     for (row, start, end), key in zip(places, injected["triple"].to_pylist(), strict=True):
-        head_id, relation, tail_id = triple_of[key]
-        ids = (row_of[tail_id], row_of[head_id])
-        leaf = LeafTriple(relation_of[relation], start, end, tail_of[tail_id], *ids)
-        leaves[row].append(leaf)
+        leaves[row].append(replace(leaf_of[key], head_start=start, head_end=end))
     chains = [
         LeafyChain(roots.chain_roots(row), tuple(found), roots.seq_ids[row])
         for row, found in enumerate(leaves)

@@ -13,6 +13,7 @@ import ahocorasick_rs
 import numpy as np
 import pyarrow as pa
 
+from graphmert.domains.text.views import View, view_of
 from graphmert.errors import DataError
 from graphmert.shards import Ledger
 from graphmert.store import check_table, make_table
@@ -38,7 +39,7 @@ def is_cased(name: str) -> bool:
     return len(name) <= CASED_LENGTH or name.isupper()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Name:
     """One name of one entity. Names sort by preference: own names first, then by id."""
 
@@ -53,14 +54,16 @@ class NameIndex:
 
     Args:
         entities: columns entity_id, name, synonyms.
+        normalise: compare views of texts (`graphmert.domains.text.views`), not the texts.
     """
 
-    def __init__(self, entities: pa.Table) -> None:
+    def __init__(self, entities: pa.Table, *, normalise: bool = False) -> None:
+        self.normalise = normalise
         names: dict[str, list[_Name]] = {}
         columns = (entities[one].to_pylist() for one in ("entity_id", "name", "synonyms"))
         for entity_id, name, synonyms in zip(*columns, strict=True):
             for rank, text in enumerate([name, *(synonyms or ())]):
-                text = text.strip()
+                text = (view_of(text).text if normalise else text).strip()
                 if text and _BORDER not in text:
                     found = _Name(min(rank, 1), entity_id, text, is_cased(text))
                     names.setdefault(fold(text), []).append(found)
@@ -92,7 +95,9 @@ def find_mentions(
     Args:
         sequences: only documents with a sequence here are searched.
         documents: texts, titles, and `entity_id` in meta where a document defines an entity.
-        entities: columns entity_id, name, synonyms; or the index made of them.
+        entities: columns entity_id, name, synonyms; or the index made of them. An index that
+            normalises finds names whatever the composition of characters, the blanks (a line end
+            is one) and the kind of hyphen; offsets are those of the text as it is.
 
     Returns:
         The mentions table (character offsets into the document's text), by sequence and place,
@@ -158,9 +163,10 @@ def _batches(sequences: pa.Table, documents: pa.Table) -> Iterator[list[_Documen
 def _mentions_of(
     batch: list[_Document], index: NameIndex, ledger: Ledger
 ) -> Iterator[tuple[object, ...]]:
-    text = _BORDER + _BORDER.join(one.text for one in batch) + _BORDER
+    views = [view_of(one.text) if index.normalise else View(one.text) for one in batch]
+    text = _BORDER + _BORDER.join(one.text for one in views) + _BORDER
     codes = _codes(text)
-    starts = np.cumsum([1, *(len(one.text) + 1 for one in batch)])[:-1]
+    starts = np.cumsum([1, *(len(one.text) + 1 for one in views)])[:-1]
     matches = index.matches(_decode(_fold_table()[codes]))
     is_word = _word_table()[codes]
     whole = ~is_word[matches[:, 1] - 1] & ~is_word[matches[:, 2]]
@@ -181,9 +187,8 @@ def _mentions_of(
             examples.setdefault(reason, []).append(f"{document.doc_id} [{start}, {end}) {surface}")
 
     for row, document in enumerate(batch):
-        yield from _choose(
-            document, found[borders[row] : borders[row + 1]], index, ledger, leave_out
-        )
+        own = found[borders[row] : borders[row + 1]]
+        yield from _choose(document, views[row], own, index, ledger, leave_out)
     for reason in sorted(counts):
         shown = examples[reason]
         for example in shown:
@@ -193,6 +198,7 @@ def _mentions_of(
 
 def _choose(
     document: _Document,
+    view: View,
     matches: list[list[int]],
     index: NameIndex,
     ledger: Ledger,
@@ -204,10 +210,11 @@ def _choose(
     if document.entity_id is not None and last_end:
         ledger.offered()
         chosen.append((0, last_end, document.entity_id, True))
-    for pattern, start, end in matches:
+    for pattern, view_start, view_end in matches:
         names = index.names[pattern]
         ledger.offered(len(names))
-        surface = text[start:end]
+        surface = view.text[view_start:view_end]
+        start, end = view.original(view_start, view_end)
         fitting = [one for one in names if not one.cased or one.text == surface]
         for _ in range(len(names) - len(fitting)):
             leave_out("other case", document, start, end)

@@ -80,22 +80,23 @@ def _cut(
         return [(0, len(text))]
     spans = _pack_checked(text, encoding, tokenizer, max_tokens)
     # A span that starts or ends inside a word has cut it.
-    words = [match.span() for match in _WORD.finditer(text)]
-    starts, ends = {start for start, _ in spans}, {end for _, end in spans}
-    covered = np.zeros(len(text) + 1, dtype=np.int64)
-    for start, end in spans:
-        covered[start] += 1
-        covered[end] -= 1
-    inside = np.cumsum(covered) > 0
-    cuts = np.array(sorted(starts | ends))
-    for start, end in words:
-        example = f"{doc_id} [{start}, {end})"
-        if not inside[start:end].all():
-            ledger.leave_out("word with a character over the budget", example=example)
-        elif np.searchsorted(cuts, end, "left") > np.searchsorted(cuts, start, "right"):
-            ledger.leave_out("word longer than the budget, kept in pieces", example=example)
-        else:
-            ledger.keep()
+    words = np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64)
+    word_start, word_end = words[:, 0], words[:, 1]
+    steps = np.zeros(len(text) + 1, dtype=np.int64)
+    np.add.at(steps, [start for start, _ in spans], 1)
+    np.add.at(steps, [end for _, end in spans], -1)
+    n_inside = np.concatenate([[0], np.cumsum(np.cumsum(steps)[:-1] > 0)])
+    lost = n_inside[word_end] - n_inside[word_start] < word_end - word_start
+    cuts = np.array(sorted({place for span in spans for place in span}), dtype=np.int64)
+    n_cuts = np.searchsorted(cuts, word_end, "left") - np.searchsorted(cuts, word_start, "right")
+    pieces = ~lost & (n_cuts > 0)
+    ledger.keep(n_words - int(lost.sum()) - int(pieces.sum()))
+    for reason, bad in (
+        ("word with a character over the budget", lost),
+        ("word longer than the budget, kept in pieces", pieces),
+    ):
+        for start, end in words[bad].tolist():
+            ledger.leave_out(reason, example=f"{doc_id} [{start}, {end})")
     return spans
 
 
