@@ -43,7 +43,11 @@ _FLAGS = {
     f"{_OWL}SymmetricProperty": "symmetric",
     f"{_OWL}AsymmetricProperty": "antisymmetric",
 }
-_SCHEMA_TYPES = {f"{_OWL}{name}" for name in ("Ontology", "AllDisjointClasses", "Axiom")}
+# Subjects of these types describe a file or its statements.
+_SCHEMA_TYPES = {f"{_OWL}{name}" for name in ("Ontology", "AllDisjointClasses", "Axiom")} | {
+    f"{_RDF}Statement",
+    "http://www.w3.org/ns/prov#Entity",
+}
 # Links of these vocabularies describe terms; they relate no two of them.
 _DESCRIBING = (
     _RDF, _RDFS, _OWL, _SKOS, _OIO, f"{_OBO}IAO_", "http://purl.org/dc/",
@@ -162,11 +166,11 @@ class _Reading:
             )
         kinds = {one: self._kind_of(one) for one in alive}
         entities = [
-            Entity(_short(one), self._name_of(one), kinds[one], self._synonyms_of(one))
+            Entity(self._id(one), self._name_of(one), kinds[one], self._synonyms_of(one))
             for one in alive
         ]
         definitions = {
-            _short(one): text for one in alive if (text := self._text(one, _DEFINITIONS))
+            self._id(one): text for one in alive if (text := self._text(one, _DEFINITIONS))
         }
         return KGDocument(
             kg=KG.build(entities, self._triples(links, set(alive))),
@@ -275,7 +279,7 @@ class _Reading:
         seen: set[Triple] = set()
         for head, relation, tail in links:
             self.ledger.offered()
-            triple = Triple(_short(head), relation, _short(tail))
+            triple = Triple(self._id(head), relation, self._id(tail))
             missing = next((one for one in (tail, head) if one not in alive), None)
             if missing is not None:
                 end = "tail" if missing == tail else "head"
@@ -287,6 +291,10 @@ class _Reading:
                 seen.add(triple)
                 self.ledger.keep()
         return sorted(seen)
+
+    def _id(self, subject: str) -> str:
+        """Return the id that the file states, else the one its IRI has."""
+        return self._text(subject, (f"{_OIO}id",)) or _short(subject)
 
     def _kind_of(self, subject: str) -> str:
         if space := self._text(subject, (f"{_OIO}hasOBONamespace",)):
@@ -306,14 +314,14 @@ class _Reading:
         name = self._name_of(subject)
         for predicate, value in self.statements.get(subject, ()):
             if predicate in _INEXACT:
-                self._leave_out("synonym not exact", _short(subject))
+                self._leave_out("synonym not exact", self._id(subject))
             elif predicate in _EXACT and type(value).__name__ == "Literal":
                 self.ledger.offered()
                 text = value.value.strip()
                 if not _is_english(value):
                     self.ledger.leave_out("synonym in another language", example=text)
                 elif not text or text == name or text in kept:
-                    self.ledger.leave_out("synonym repeated", example=_short(subject))
+                    self.ledger.leave_out("synonym repeated", example=self._id(subject))
                 else:
                     self.ledger.keep()
                     kept.append(text)

@@ -3,7 +3,9 @@
 An entity row has `id` and, as wanted, `name`, `type`, `synonyms`, `definition`; a triple row has
 `head`, `relation`, `tail` and, as wanted, `head_name`, `head_type`, `tail_name`, `tail_type`. The
 header of a CSV or TSV file decides which it holds; a JSONL file may hold both. `synonyms` is a
-list in JSONL and a text with "|" between names elsewhere. Examples: docs/your-documents.md.
+list in JSONL and a text with "|" between names elsewhere. The columns that an exported graph adds
+for provenance are accepted and not read; rows of evidence are left out and counted. Examples:
+docs/your-documents.md.
 """
 
 from __future__ import annotations
@@ -26,10 +28,19 @@ ENTITY_COLUMNS = ("id", "name", "type", "synonyms", "definition")
 TRIPLE_COLUMNS = (
     "head", "relation", "tail", "head_name", "head_type", "tail_name", "tail_type",
 )  # fmt: skip
+PROVENANCE_COLUMNS = {
+    "entity": ("merged_from",),
+    "triple": ("triple_id", "score", "novel", "n_evidence", "evidence"),
+}
+"""Columns of exported graphs, which say where a row comes from and are no part of a graph."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 SCHEMA_FILE = "schema.toml"
 
-_NEEDED = {"entity": ("id",), "triple": ("head", "relation", "tail")}
+_NEEDED = {
+    "entity": ("id",),
+    "triple": ("head", "relation", "tail"),
+    "evidence": ("triple_id", "doc_id", "sentence"),
+}
 _Row = tuple[str, dict[str, Any], str]
 
 
@@ -60,6 +71,9 @@ def read_rows(path: Path | str) -> KGDocument:
     for file in files:
         for kind, row, where in _rows(file):
             ledger.offered()
+            if kind == "evidence":
+                ledger.leave_out("row of evidence", example=where)
+                continue
             (_take_entity if kind == "entity" else _take_triple)(row, where, found, ledger)
     if not found.entities and not found.triples:
         raise DataError(
@@ -153,7 +167,10 @@ def _kind(names: Any, where: str) -> str:
 
 
 def _refuse_unknown(names: Any, kind: str, where: str) -> None:
+    if kind == "evidence":
+        return
     known = ENTITY_COLUMNS if kind == "entity" else TRIPLE_COLUMNS
+    known = (*known, *PROVENANCE_COLUMNS[kind])
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) != len(list(names)):
         raise FormatError(
