@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import tiny_run
 from graphmert import cli
-from graphmert.domains.text.records import SUFFIXES
+from graphmert.documents.records import SUFFIXES
 from graphmert.kg import read_schema
 from graphmert.kg.reading import FORMATS
 

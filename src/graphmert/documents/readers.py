@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
 import fnmatch
-import gzip
-import io
-import json
-import lzma
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from graphmert.documents.html import html_to_text
+from graphmert.documents.files import ROW_SUFFIXES, read_text, rows_of, suffix_of
+from graphmert.documents.pages import PAGE_SUFFIXES, is_dump, pages_of
+from graphmert.documents.records import CorpusSettings, read_records
 from graphmert.documents.table import make_documents
-from graphmert.documents.wikitext import read_dump, wikitext_to_text
-from graphmert.errors import DataError, FormatError
-from graphmert.shards import Ledger, read_table
+from graphmert.errors import FormatError
+from graphmert.shards import Ledger
 
 TEXT_FIELDS = ("text", "abstract", "content", "body")
 ID_FIELDS = ("doc_id", "id", "pmid", "_id")
 TITLE_FIELDS = ("title", "name")
-_PAGES = (".html", ".htm")
-_AR_MAGIC = b"!<arch>\n"
 
 
 class _Text(NamedTuple):
@@ -111,49 +103,39 @@ def _read_path(path: Path, reading: _Reading) -> Iterator[_Text]:
 
 
 def _reader_of(path: Path) -> Callable[[Path, str], Iterator[_Text]] | None:
-    names = path.name.lower().removesuffix(".gz").split(".")
-    return _READERS.get("." + names[-1]) if len(names) > 1 else None
+    return _READERS.get(suffix_of(path))
 
 
 # --- one reader for each kind ---------------------------------------------------------------
 
 
 def _plain(path: Path, name: str) -> Iterator[_Text]:
-    text = _decode(_bytes_of(path), str(path))
-    yield _Text(name, PurePosixPath(name).stem, text, str(path.name))
+    yield _Text(name, PurePosixPath(name).stem, read_text(path), path.name)
 
 
-def _page(path: Path, name: str) -> Iterator[_Text]:
-    title, text = html_to_text(_decode(_bytes_of(path), str(path)))
-    yield _Text(name, title or PurePosixPath(name).stem, text, path.name)
+def _pages(path: Path, name: str) -> Iterator[_Text]:
+    package = path.name.split("_")[0].removesuffix(".deb")
+    for page in pages_of(path):
+        if not page.inner_id:
+            yield _Text(name, page.title or PurePosixPath(name).stem, page.text, path.name)
+        elif suffix_of(path) == ".deb":
+            yield _Text(f"{package}/{page.inner_id}", page.title, page.text, path.name)
+        else:
+            yield _Text(f"{name}#{page.inner_id}", page.title, page.text, path.name)
 
 
-def _json_lines(path: Path, name: str) -> Iterator[_Text]:
-    for number, line in enumerate(_decode(_bytes_of(path), str(path)).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise FormatError("line is not JSON", where=where, got=error) from error
-        if not isinstance(record, dict):
-            raise FormatError(
-                "line is no record", where=where, got=type(record).__name__, expected="an object"
-            )
-        yield _record(record, f"{name}#{number}", where, path.name)
+def _xml(path: Path, name: str) -> Iterator[_Text]:
+    if is_dump(path):
+        yield from _pages(path, name)
+        return
+    for one in read_records(path, name, CorpusSettings()):
+        if not one.skip:
+            yield _Text(one.doc_id, one.title, one.text, path.name)
 
 
-def _csv(path: Path, name: str) -> Iterator[_Text]:
-    text = _decode(_bytes_of(path), str(path))
-    for number, record in enumerate(csv.DictReader(io.StringIO(text)), start=1):
-        yield _record(record, f"{name}#{number}", f"{path}, record {number}", path.name)
-
-
-def _parquet(path: Path, name: str) -> Iterator[_Text]:
-    table = read_table(path)
-    for number, record in enumerate(table.to_pylist(), start=1):
-        yield _record(record, f"{name}#{number}", f"{path}, row {number}", path.name)
+def _rows(path: Path, name: str) -> Iterator[_Text]:
+    for row, place in rows_of(path):
+        yield _record(row, f"{name}#{place.rpartition(' ')[2]}", f"{path}, {place}", path.name)
 
 
 def _record(record: Mapping[str, Any], name: str, where: str, source: str) -> _Text:
@@ -170,95 +152,10 @@ def _record(record: Mapping[str, Any], name: str, where: str, source: str) -> _T
     return _Text(str(next(ids, name)), next(titles, ""), record[key], source)
 
 
-def _dump(path: Path, name: str) -> Iterator[_Text]:
-    try:
-        with _opened_dump(path) as stream:
-            for page_id, title, markup in read_dump(stream, str(path)):
-                yield _Text(f"{name}#{page_id}", title, wikitext_to_text(markup), path.name)
-    except (OSError, EOFError) as error:
-        raise FormatError("dump is not whole", where=str(path), got=error) from error
-
-
-def _opened_dump(path: Path) -> IO[bytes]:
-    return bz2.open(path) if path.suffix == ".bz2" else io.BytesIO(_bytes_of(path))
-
-
-def _debian(path: Path, name: str) -> Iterator[_Text]:
-    """Yield the HTML pages of a Debian package, in the order of their paths."""
-    pages: dict[str, bytes] = {}
-    prefix = path.name.split("_")[0].removesuffix(".deb")
-    try:
-        with tarfile.open(fileobj=io.BytesIO(_ar_member(path, "data.tar")), mode="r:*") as archive:
-            for member in archive:
-                bare = member.name.removesuffix(".gz")
-                if not (member.isfile() and bare.lower().endswith(_PAGES)):
-                    continue
-                stream = archive.extractfile(member)
-                data = stream.read() if stream is not None else b""
-                pages[member.name] = gzip.decompress(data) if bare != member.name else data
-    except (tarfile.TarError, lzma.LZMAError, OSError, EOFError) as error:
-        raise FormatError("package is broken", where=str(path), got=error) from error
-    if not pages:
-        raise DataError("package holds no HTML page", where=str(path))
-    for member_name in sorted(pages):
-        inside = member_name.removeprefix("./").removeprefix("usr/share/doc/")
-        inside = inside.partition("/")[2] if "/" in inside else inside
-        title, text = html_to_text(_decode(pages[member_name], f"{path}: {member_name}"))
-        yield _Text(f"{prefix}/{inside}", title, text, path.name)
-
-
-def _ar_member(path: Path, start: str) -> bytes:
-    """Return the member of an `ar` archive whose name starts so."""
-    data = path.read_bytes()
-    if data[:8] != _AR_MAGIC:
-        raise FormatError("not a Debian package", where=str(path), expected="an ar archive")
-    place = len(_AR_MAGIC)
-    while place + 60 <= len(data):
-        header = data[place : place + 60]
-        size = header[48:58].strip()
-        if header[58:60] != b"`\n" or not size.isdigit():
-            break
-        if header[:16].decode("ascii", "replace").startswith(start):
-            if len(data) < place + 60 + int(size):
-                break
-            return data[place + 60 : place + 60 + int(size)]
-        place += 60 + int(size) + int(size) % 2
-    raise FormatError("package is broken", where=str(path), expected=f"a whole member {start}")
-
-
-def _bytes_of(path: Path) -> bytes:
-    data = path.read_bytes()
-    if path.suffix.lower() != ".gz":
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise FormatError("gzip file is not whole", where=str(path), got=error) from error
-
-
-def _decode(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FormatError(
-            "document is not UTF-8",
-            where=f"{where}, line {line}",
-            got=f"byte {data[error.start]:#04x} at offset {error.start}",
-            expected="UTF-8 text",
-            fix="Save the file as UTF-8, or leave it out.",
-        ) from error
-
-
 _READERS: dict[str, Callable[[Path, str], Iterator[_Text]]] = {
     ".txt": _plain,
     ".md": _plain,
-    ".html": _page,
-    ".htm": _page,
-    ".jsonl": _json_lines,
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".xml": _dump,
-    ".bz2": _dump,
-    ".deb": _debian,
+    ".xml": _xml,
+    **dict.fromkeys(PAGE_SUFFIXES, _pages),
+    **dict.fromkeys(ROW_SUFFIXES, _rows),
 }

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graphmert.documents.records import corpus_files
 from graphmert.domains.text.helper import most_calls
-from graphmert.domains.text.records import corpus_files
 from graphmert.kg import read_kg
 from graphmert.run.settings import RunConfig, body_path
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from graphmert.config import Settings
+from graphmert.documents.records import CorpusSettings
 from graphmert.domains.text.candidates import CandidateSettings
 from graphmert.domains.text.helper import HelperSettings
 from graphmert.domains.text.linking import LinkSettings
-from graphmert.domains.text.records import CorpusSettings
 from graphmert.domains.text.selection import SelectSettings
 from graphmert.errors import CapabilityError, ConfigError
 from graphmert.evaluate.judged import JudgeSettings

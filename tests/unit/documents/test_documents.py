@@ -191,7 +191,7 @@ def test_records(tmp_path: Path) -> None:
     ("name", "content", "message", "where"),
     [
         ("a.jsonl", b'{"text": "x"}\n{', "not JSON", "line 2"),
-        ("a.jsonl", b"[1]", "no record", "line 1"),
+        ("a.jsonl", b"[1]", "no JSON object", "line 1"),
         ("a.jsonl", b'{"body_text": "x"}', "without a text", "line 1"),
         ("a.txt", b"fine\n\xff", "not UTF-8", "line 2"),
         ("a.txt.gz", b"no gzip", "gzip file is not whole", "a.txt.gz"),

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from graphmert.documents import make_documents
-from graphmert.domains.text.records import CorpusSettings, Record, corpus_files, read_records
+from graphmert.documents.records import CorpusSettings, Record, corpus_files, read_records
 from graphmert.errors import DataError
 from graphmert.kg import KGDocument
 from graphmert.shards import Ledger, write_groups
@@ -54,7 +54,7 @@ def import_documents(
     stood and keeps the other columns under "fields".
 
     Args:
-        corpus: a file or a folder, see `graphmert.domains.text.records`.
+        corpus: a file or a folder, see `graphmert.documents.records`.
         settings: columns, languages, the shortest text.
         target: the Parquet file, whole or not at all.
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from graphmert.documents.records import CorpusSettings
 from graphmert.domains.text import corpus as corpus_module
 from graphmert.domains.text.corpus import import_documents
-from graphmert.domains.text.records import CorpusSettings
 from graphmert.errors import DataError, FormatError
 from graphmert.shards import Ledger, n_groups
 from graphmert.store import check_table

@@ -1,31 +1,32 @@
-"""Read documents from files: text, JSONL, CSV, TSV, Parquet, PubMed XML; one at a time."""
+"""Read documents from files: text, HTML, JSONL, CSV, TSV, Parquet, PubMed XML, MediaWiki dumps and
+Debian packages; one at a time."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
-import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from graphmert.config import Settings
-from graphmert.domains.text.pubmed import read_citations
+from graphmert.documents.files import (
+    ROW_SUFFIXES,
+    checked,
+    lines_of,
+    opened,
+    read_text,
+    rows_of,
+    suffix_of,
+)
+from graphmert.documents.pages import PAGE_SUFFIXES, is_dump, pages_of
+from graphmert.documents.pubmed import read_citations
 from graphmert.errors import FormatError
 from graphmert.shards import Ledger
 
 TEXT_SUFFIXES = (".txt", ".md")
-ROW_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, ".xml")
-
-_MAX_FIELD = 1 << 30
+SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *PAGE_SUFFIXES, ".xml")
 
 
 class CorpusSettings(Settings):
@@ -87,9 +88,11 @@ def corpus_files(path: Path | str, ledger: Ledger | None = None) -> list[tuple[P
     """
     path = Path(path)
     if path.is_file():
-        if _suffix(path) not in SUFFIXES:
+        if suffix_of(path) not in SUFFIXES:
             raise FormatError(
-                "no known kind of document file", where=str(path), got=_suffix(path) or "no ending",
+                "no known kind of document file",
+                where=str(path),
+                got=suffix_of(path) or "no ending",
                 expected=f"{', '.join(SUFFIXES)}, also with .gz",
                 fix="Convert it, or give it its usual ending.",
             )  # fmt: skip
@@ -102,7 +105,7 @@ def corpus_files(path: Path | str, ledger: Ledger | None = None) -> list[tuple[P
             continue
         name = one.relative_to(path).as_posix()
         hidden = any(part.startswith(".") for part in Path(name).parts)
-        if not hidden and _suffix(one) in SUFFIXES:
+        if not hidden and suffix_of(one) in SUFFIXES:
             found.append((one, name))
         elif ledger is not None:
             ledger.offered()
@@ -117,146 +120,35 @@ def read_records(path: Path, source: str, settings: CorpusSettings) -> Iterator[
     Raises:
         FormatError: damaged, not UTF-8, bad syntax, or no text column; names file and line.
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix in TEXT_SUFFIXES:
         yield from _text_records(path, source, settings)
+    elif suffix in PAGE_SUFFIXES or (suffix == ".xml" and is_dump(path)):
+        yield from _page_records(path, source)
     elif suffix == ".xml":
         yield from _pubmed_records(path, source, settings)
     else:
-        rows = {".parquet": _parquet_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
-        for row, place in rows.get(suffix, _json_rows)(path):
+        for row, place in rows_of(path):
             yield _row_record(row, place, path, source, settings)
 
 
-def _suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-# --- plain text -----------------------------------------------------------------------------
+# --- one reader for each kind ---------------------------------------------------------------
 
 
 def _text_records(path: Path, source: str, settings: CorpusSettings) -> Iterator[Record]:
     if settings.text_unit == "line":
-        for number, line in _lines(path):
+        for number, line in lines_of(path):
             text = line.rstrip("\r\n")
             yield Record("", "", text, source, f"{path}, line {number}", {"line": number})
         return
-    with _open(path) as stream, _checked(path):
-        text = _decode(stream.read(), path, 1).removeprefix("\ufeff")
-    yield Record(source, "", text, source, str(path))
+    yield Record(source, "", read_text(path), source, str(path))
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as plain:
-        if plain.read(2) == b"\x1f\x8b":
-            plain.seek(0)
-            with gzip.GzipFile(fileobj=plain) as stream:
-                yield stream  # type: ignore[misc]
-        else:
-            plain.seek(0)
-            yield plain
-
-
-@contextlib.contextmanager
-def _checked(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FormatError(
-            "gzip file is not whole", where=str(path), got=error,
-            fix="Fetch or copy the file again.",
-        ) from error  # fmt: skip
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with _open(path) as stream, _checked(path):
-        for number, line in enumerate(stream, start=1):
-            text = _decode(line, path, number)
-            yield number, text.removeprefix("\ufeff") if number == 1 else text
-
-
-def _decode(data: bytes, path: Path, line: int) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        start = data.rfind(b"\n", 0, error.start) + 1
-        raise FormatError(
-            "a document file is not UTF-8",
-            where=f"{path}, line {line}",
-            got=f"byte {data[error.start]:#04x} at offset {error.start - start} of the line",
-            expected="UTF-8 text",
-            fix="Save the file as UTF-8.",
-        ) from error
-
-
-# --- rows -----------------------------------------------------------------------------------
-
-
-def _json_rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(
-                "a line is not JSON", where=f"{path}, line {number}", got=error,
-                expected="one object a line",
-            ) from error  # fmt: skip
-        if not isinstance(row, dict):
-            raise FormatError(
-                "a line is no JSON object", where=f"{path}, line {number}", got=type(row).__name__
-            )
-        yield row, f"line {number}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    delimiter = "\t" if _suffix(path) == ".tsv" else ","
-    limit = csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise FormatError(
-                "a column name stands twice", where=f"{path}, line 1", got=", ".join(header)
-            )
-        for values in reader:
-            if not values:
-                continue
-            place = f"line {reader.line_num}"
-            if len(values) != len(header):
-                raise FormatError(
-                    "a row has another number of fields than the header",
-                    where=f"{path}, {place}", got=len(values), expected=len(header),
-                    fix="Quote fields that hold the delimiter or a line end.",
-                )  # fmt: skip
-            yield dict(zip(header, values, strict=True)), place
-    except csv.Error as error:
-        raise FormatError(
-            "a row cannot be read", where=f"{path}, line {reader.line_num}", got=error
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=1_024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield row, f"row {number}"
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(
-            "not a readable Parquet file", where=str(path), got=str(error).splitlines()[0]
-        ) from error
+def _page_records(path: Path, source: str) -> Iterator[Record]:
+    for page in pages_of(path):
+        doc_id = f"{source}#{page.inner_id}" if page.inner_id else source
+        where = f"{path}, {page.inner_id}" if page.inner_id else str(path)
+        yield Record(doc_id, page.title, page.text, source, where)
 
 
 def _row_record(
@@ -305,7 +197,7 @@ def _as_text(value: Any, where: str) -> str:
 
 
 def _pubmed_records(path: Path, source: str, settings: CorpusSettings) -> Iterator[Record]:
-    with _open(path) as stream, _checked(path):
+    with opened(path) as stream, checked(path):
         for place, one in enumerate(read_citations(stream, path), start=1):
             skip = ""
             if settings.languages and one.language not in settings.languages:
