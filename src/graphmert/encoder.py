@@ -164,6 +164,14 @@ def _rotate(x_BANK: Tensor, angle_BNK: Tensor) -> Tensor:
     return x_BANK * angle.cos() + turned * angle.sin()
 
 
+def _two_additions() -> ConfigError:
+    return ConfigError(
+        "relation bias and hop gates do not go with a graph token",
+        where="graph_token",
+        fix="Turn off graph_token, or relation_bias and n_hops.",
+    )
+
+
 class Encoder(nn.Module):
     """Layers, the shared decay threshold p, and the optional graph token of form `reference`.
 
@@ -198,11 +206,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if graph_token and (n_biased_relations or n_hops):
-            raise ConfigError(
-                "relation bias and hop gates do not go with a graph token",
-                where="graph_token",
-                fix="Turn off graph_token, or relation_bias and n_hops.",
-            )
+            raise _two_additions()
         self.layers = nn.ModuleList(
             Layer(
                 width,

@@ -133,6 +133,44 @@ def _make_encoder(c: GraphMERTConfig) -> Encoder:
     )
 
 
+def _make_embedding(c: GraphMERTConfig) -> NodeEmbedding:
+    """The node embedding of a configuration."""
+    plain = c.positions == "none" and not c.n_types
+    return NodeEmbedding(
+        width=c.hidden_size,
+        vocab_size=c.vocab_size,
+        pad_id=c.pad_token_id,
+        input_width=c.input_size,
+        input_projection=c.input_projection,
+        input_mask=c.input_mask,
+        n_positions=c.n_positions,
+        position_offset=c.position_offset,
+        positions=c.positions,
+        n_types=c.n_types,
+        n_slots=0 if plain else c.max_tail_tokens,
+        n_name_slots=c.max_name_tokens if c.relation_names and not plain else 0,
+        n_relations=c.n_relations,
+        relation_embedding=c.relation_embedding,
+        relation_dropout=c.relation_dropout,
+        hgat=c.hgat,
+        hgat_rank=c.hgat_rank,
+        hgat_slope=c.hgat_slope,
+        norm=c.embedding_norm,
+        norm_eps=c.norm_eps,
+        dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
+        graph_depth=c.graph_depth,
+        isolated=c.leaf_visibility == "isolated",
+    )
+
+
+def _make_constraint_head(c: GraphMERTConfig) -> ConstraintHead | None:
+    """The regularisers of a configuration, if it asks for any."""
+    asked = frozenset(c.objectives) & frozenset(REGULARISERS)
+    if not asked:
+        return None
+    return ConstraintHead(c.hidden_size, c.n_relations, c.n_entity_types, asked=asked)
+
+
 class GraphMERT(PreTrainedModel):
     """Encode leafy chains and predict what is masked in them."""
 
@@ -145,32 +183,7 @@ class GraphMERT(PreTrainedModel):
         super().__init__(config)
         c = config
         width, asked = c.hidden_size, set(c.objectives)
-        plain = c.positions == "none" and not c.n_types
-        self.embed = NodeEmbedding(
-            width=width,
-            vocab_size=c.vocab_size,
-            pad_id=c.pad_token_id,
-            input_width=c.input_size,
-            input_projection=c.input_projection,
-            input_mask=c.input_mask,
-            n_positions=c.n_positions,
-            position_offset=c.position_offset,
-            positions=c.positions,
-            n_types=c.n_types,
-            n_slots=0 if plain else c.max_tail_tokens,
-            n_name_slots=c.max_name_tokens if c.relation_names and not plain else 0,
-            n_relations=c.n_relations,
-            relation_embedding=c.relation_embedding,
-            relation_dropout=c.relation_dropout,
-            hgat=c.hgat,
-            hgat_rank=c.hgat_rank,
-            hgat_slope=c.hgat_slope,
-            norm=c.embedding_norm,
-            norm_eps=c.norm_eps,
-            dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
-            graph_depth=c.graph_depth,
-            isolated=c.leaf_visibility == "isolated",
-        )
+        self.embed = _make_embedding(c)
         self.encoder = _make_encoder(c)
         eps = c.norm_eps
         self.transform = Transform(width, width, eps=eps) if c.output_transform else None
@@ -185,11 +198,7 @@ class GraphMERT(PreTrainedModel):
         if "relation" in asked:
             self.relation_head = RelationHead(width, c.n_relations, n_ordinals=c.n_ordinals)
         self.entity_head = EntityHead(width, pooled=c.entity_pooled) if "entity" in asked else None
-        self.constraint_head = None
-        if constrained := frozenset(asked & set(REGULARISERS)):
-            self.constraint_head = ConstraintHead(
-                width, c.n_relations, c.n_entity_types, asked=constrained
-            )
+        self.constraint_head = _make_constraint_head(c)
         self._pretrained: frozenset[str] = frozenset()
         self.post_init()
 

@@ -129,6 +129,23 @@ def _masked(masked: Mapping[str, Any]) -> str:
     return text
 
 
+def _trained(
+    config: CodeRunConfig, trained: Mapping[str, Any], shape: Mapping[str, Any]
+) -> list[str]:
+    """The lines of a card on training."""
+    return [
+        "## Training",
+        "",
+        (
+            f"{trained.get('n_updates')} updates of {config.train.batch_size} chains, objectives "
+            f"{', '.join(shape.get('objectives', []))}; the best validation loss "
+            f"{_cell(trained.get('best_valid_loss'))} at update {trained.get('best_update')}. "
+            f"Seed {config.seed}."
+        ),
+        "",
+    ]
+
+
 def model_card(
     config: CodeRunConfig,
     manifest: Mapping[str, Any],
@@ -172,15 +189,7 @@ def model_card(
             "code."
         ),
         "",
-        "## Training",
-        "",
-        (
-            f"{trained.get('n_updates')} updates of {config.train.batch_size} chains, objectives "
-            f"{', '.join(shape.get('objectives', []))}; the best validation loss "
-            f"{_cell(trained.get('best_valid_loss'))} at update {trained.get('best_update')}. "
-            f"Seed {config.seed}."
-        ),
-        "",
+        *_trained(config, trained, shape),
         "## Results",
         "",
         compliance(metrics) if metrics else "Not measured yet.",
