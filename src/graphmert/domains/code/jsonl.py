@@ -31,13 +31,7 @@ def export_jsonl(index: Path | str, out: Path | str, *, profile: str = "all") ->
     """
     store, out = CodeStore(index), Path(out)
     names = load_profile(profile)
-    evidence: dict[str, dict[str, Any]] = {}
-    table = store.run.read("kg/evidence").select(["triple_id", "locator"])
-    for triple, locator in zip(
-        table["triple_id"].to_pylist(), table["locator"].to_pylist(), strict=True
-    ):
-        if triple not in evidence:
-            evidence[triple] = json.loads(locator)
+    evidence = _first_evidence(store)
     left_out: Counter[str] = Counter()
     used: set[str] = set()
     written: set[tuple[str, str, str]] = set()
@@ -79,6 +73,17 @@ def export_jsonl(index: Path | str, out: Path | str, *, profile: str = "all") ->
     }
     atomic_write_json(out / "manifest.json", manifest)
     return {"out": str(out), "counts": manifest["counts"], "left_out": manifest["left_out"]}
+
+
+def _first_evidence(store: CodeStore) -> dict[str, dict[str, Any]]:
+    """The locator of each triple's first evidence."""
+    table = store.run.read("kg/evidence").select(["triple_id", "locator"])
+    columns = (table[name].to_pylist() for name in ("triple_id", "locator"))
+    found: dict[str, dict[str, Any]] = {}
+    for triple, locator in zip(*columns, strict=True):
+        if triple not in found:
+            found[triple] = json.loads(locator)
+    return found
 
 
 def _write_entities(store: CodeStore, path: Path, used: set[str]) -> int:

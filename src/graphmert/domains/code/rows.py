@@ -126,19 +126,7 @@ class FileRows:
         text = self.document.text
         first, last = self._sentence(*site)
         document = self.document
-        locator = json.dumps(
-            {
-                "file": document.path,
-                "start_line": self.line_of(site[0]),
-                "end_line": self.line_of(max(site[1] - 1, site[0])),
-                "resolver": resolver,
-                "package": document.package,
-                "version": document.version,
-                "licence": document.licence,
-                "language": document.language,
-            },
-            ensure_ascii=False,
-        )
+        locator = self._locator(site, resolver)
         known = self.triples.setdefault(key, _Triple(head[1], tail[1], score))
         known.score = max(known.score, score)
         known.n += 1
@@ -163,6 +151,23 @@ class FileRows:
                 resolver,
                 score,
             )
+        )
+
+    def _locator(self, site: tuple[int, int], resolver: str) -> str:
+        """Where and how a triple was found, as JSON."""
+        document = self.document
+        return json.dumps(
+            {
+                "file": document.path,
+                "start_line": self.line_of(site[0]),
+                "end_line": self.line_of(max(site[1] - 1, site[0])),
+                "resolver": resolver,
+                "package": document.package,
+                "version": document.version,
+                "licence": document.licence,
+                "language": document.language,
+            },
+            ensure_ascii=False,
         )
 
     def leave_out(self, reason: str, example: str) -> None:
