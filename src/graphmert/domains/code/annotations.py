@@ -68,25 +68,31 @@ def _instance(inference: Inference, value: Value) -> Values:
     return EMPTY
 
 
-def _alias(
-    inference: Inference, file: int, scope: int, expr: Expr, depth: int = 8
-) -> Values | None:
+def _alias(inference: Inference, file: int, scope: int, expr: Expr) -> Values | None:
     """Return the instances of a name such as `Alias = Union[A, B]`; None for no alias."""
-    if expr[0] != "n" or not depth:
+    if expr[0] != "n":
         return None
     facts = inference.facts(file)
     for index in facts.scopes(scope):
-        for bound in facts.symbols[index].names.get(expr[1], ()):
-            if bound[0] == "s" and len(bound) > 3:
-                inner: Expr = ["ta", bound[1], bound[3]]
-                return annotate(inference, file, index, inner)
-            if bound[0] == "u":
-                return annotate(inference, file, index, bound)
-            if bound[0] == "if" and facts.language == "python":
-                home = inference.modules.find_python(file, bound[1], bound[2])
-                if isinstance(home, int) and home != file:
-                    return _alias(inference, home, 0, ["n", bound[3]], depth - 1)
+        if expr[1] in facts.symbols[index].names:
+            return inference.solver.solve(("alias", file, index, expr[1]))
     return None
+
+
+def alias_rule(inference: Inference, file: int, index: int, name: str) -> Values:
+    """Compute the instances of an alias once; an alias may name itself."""
+    facts = inference.facts(file)
+    found: list[Values] = []
+    for bound in facts.symbols[index].names.get(name, ()):
+        if bound[0] == "s" and len(bound) > 3:
+            found.append(annotate(inference, file, index, ["ta", bound[1], bound[3]]))
+        elif bound[0] in ("u", "ta") and facts.language != "java":
+            found.append(annotate(inference, file, index, bound))
+        elif bound[0] == "if" and facts.language == "python":
+            home = inference.modules.find_python(file, bound[1], bound[2])
+            if isinstance(home, int) and home != file:
+                found.append(inference.solver.solve(("alias", home, 0, bound[3])))
+    return join(found)
 
 
 def _generic(inference: Inference, file: int, scope: int, expr: Expr) -> Values:

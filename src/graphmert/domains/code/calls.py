@@ -90,7 +90,10 @@ class Resolver:
         values = self.inference.value(file, ref.scope, expr)
         if is_site:
             values = self._callees(values, ref)
-        targets = _ordered(values, keep_lambdas=False)
+        # Functions without a name are no entities.
+        targets = tuple(
+            one for one in _ordered(values) if not one[1] or self._symbol(one).kind != "lambda"
+        )
         externals = tuple(sorted({_outside(one) for one in values if _outside(one)}))
         packages = tuple(sorted(one[1] for one in values if one[0] in ("P", "JP")))
         if not targets and not externals and not packages:
@@ -206,8 +209,9 @@ class Resolver:
     def _below(self, name: str, classes: set[Value], target: Target) -> tuple[Target, ...]:
         self.names_asked.add(name)
         found = []
+        group = _group(self.inference.language(target[0]))
         for other in self._methods.get(name, ()):
-            if other == target:
+            if other == target or self.inference.language(other[0]) not in group:
                 continue
             parent = self.inference.facts(other[0]).symbols[other[1]].parent
             ancestors = self.inference.ancestors(other[0], parent)
@@ -232,7 +236,7 @@ class Resolver:
             return Resolution()
         self.names_asked.add(name)
         here = self.inference.modules.files[file]
-        group = SCRIPTS if language in SCRIPTS else {language}
+        group = _group(language)
         candidates = []
         for target in self._methods.get(name, ()):
             there = self.inference.modules.files[target[0]]
@@ -304,7 +308,12 @@ class Resolver:
         ]
 
 
-def _ordered(values: Values, *, keep_lambdas: bool) -> tuple[Target, ...]:
+def _group(language: str) -> frozenset[str]:
+    """Return the languages whose files may know each other."""
+    return SCRIPTS if language in SCRIPTS else frozenset({language})
+
+
+def _ordered(values: Values) -> tuple[Target, ...]:
     """Return the symbols of values, in the order of files."""
     found = set()
     for one in values:

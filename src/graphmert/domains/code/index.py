@@ -34,7 +34,13 @@ from graphmert.domains.code.modules import Modules, Summary
 from graphmert.domains.code.rows import Document, FileRows
 from graphmert.domains.code.walk import SourceFile, Walk, WalkSettings, find_files
 from graphmert.progress import Progress, Silent
-from graphmert.shards import atomic_write_json, map_shards, read_table, write_table
+from graphmert.shards import (
+    atomic_write_json,
+    atomic_write_text,
+    map_shards,
+    read_table,
+    write_table,
+)
 from graphmert.store import RunDir
 
 INDEX_FORMAT = 1
@@ -289,6 +295,7 @@ class _Build:
                 or _group(state.summary["language"]) in groups
                 or not names.isdisjoint(state.names)
                 or any(self._old_order[one] in meanings for one in state.deps)
+                or any(self._old_order[one] not in self.states for one in state.deps)
             )
             if is_due:
                 chosen.append(number)
@@ -370,7 +377,8 @@ class _Build:
         for path in self.folder.glob("*.parquet"):
             if path.stem not in needed:
                 path.unlink()
-        atomic_write_json(self.folder / "state.json", tree)
+        text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
+        atomic_write_text(self.folder / "state.json", text)
 
     def _write_manifest(self, walk: Walk, assembled: Assembled, n_read: int, n_linked: int) -> None:
         inputs = "\n".join(f"{one} {self.states[one].sha256}" for one in self.doc_ids)

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from graphmert.domains.code import outside
-from graphmert.domains.code.annotations import annotate
+from graphmert.domains.code import containers, outside
+from graphmert.domains.code.annotations import alias_rule, annotate
 from graphmert.domains.code.arguments import given
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS
 from graphmert.domains.code.facts import Expr, FileFacts, Symbol
@@ -32,6 +32,13 @@ from graphmert.domains.code.values import (
 _BUILTINS = frozenset(dir(builtins))
 _VAGUE = re.compile(r"^(_?[A-Z][A-Z0-9]?|_?T_?\w*|Self|Any|object|Object)$")
 SCRIPTS = frozenset({"javascript", "typescript"})
+_RULES: dict[str, Callable[[Inference, int, int, str], Values]] = {
+    "given": lambda self, file, index, place: given(self, file, index, int(place)),
+    "alias": alias_rule,
+    "exported": lambda self, file, index, name: outside.exported_rule(self, file, name),
+    "object": outside.object_rule,
+    "made": outside.made_rule,
+}
 
 
 class Facts(Protocol):
@@ -69,13 +76,13 @@ class Inference:
             "g": lambda f, s, e: frozenset({container(e[1], self._all(f, s, e[2]))}),
             "t": lambda f, s, e: frozenset({tuple_of(self.value(f, s, one) for one in e[1])}),
             "u": lambda f, s, e: self._all(f, s, e[1]),
-            "i": lambda f, s, e: self.iterate(self.value(f, s, e[1])),
-            "s": self._subscript,
-            "ti": self._part,
-            "w": self._with,
-            "aw": lambda f, s, e: self.awaited(self.value(f, s, e[1])),
+            "i": lambda f, s, e: containers.iterate(self, self.value(f, s, e[1])),
+            "s": lambda f, s, e: containers.subscript(self, f, s, e),
+            "ti": lambda f, s, e: containers.part_of(self, f, s, e),
+            "w": lambda f, s, e: containers.entered(self, f, s, e),
+            "aw": lambda f, s, e: containers.awaited(self.value(f, s, e[1])),
             "y": lambda f, s, e: annotate(self, f, s, e[1]),
-            "nr": self._narrow,
+            "nr": lambda f, s, e: containers.narrowed(self, f, s, e),
             "ta": lambda f, s, e: self.value(f, s, e[1]),
             "sup": lambda f, s, e: self._super(f, s),
             "this": lambda f, s, e: self._this(f, s),
@@ -123,9 +130,9 @@ class Inference:
             found = self.member(file, index, "__call__") if symbol.kind in CLASSES else None
             return EMPTY if found is None else self.call(found)
         if kind == "iterated":
-            return self._iterated(file, index)
-        if kind == "given":
-            return given(self, file, index, key[3])
+            return containers.iterated_rule(self, file, index)
+        if kind in _RULES:
+            return _RULES[kind](self, file, index, key[3])
         if kind == "export":
             return self._all(file, 0, self.facts(file).export_exprs[key[3]])
         assigned = self._assigned(file).get(key[3], [])
@@ -166,21 +173,24 @@ class Inference:
         """Return what a name stands for, by the scoping rules of the file's language."""
         facts = self.facts(file)
         language = facts.language
+        inherited = EMPTY
         for index in facts.scopes(scope):
             symbol = facts.symbols[index]
             if name in symbol.globals:
                 continue
             if language == "java" and symbol.kind in CLASSES:
                 found = self.member(file, index, name)
-                if found is not None:
+                if found is not None and not all(one[0] == "X" for one in found):
                     return found
+                # A parent outside the index may have it, but what is here comes first.
+                inherited = inherited or found or EMPTY
                 continue
             if symbol.kind in CLASSES and not _is_open(symbol, index == scope, language):
                 continue
             if name in symbol.names:
                 return self.solver.solve(("name", file, index, name))
         if language == "java":
-            return outside.java_name(self, file, name)
+            return outside.java_name(self, file, name) or inherited
         found = self._by_star(file, name)
         if found is not None:
             return found
@@ -499,88 +509,6 @@ class Inference:
         if mode == "*":
             return frozenset({container("tuple", found)})
         return frozenset({container("dict", found)}) if mode == "**" else found
-
-    # --- containers and the like ------------------------------------------------------------
-
-    def iterate(self, values: Values) -> Values:
-        """Return what iterating yields."""
-        parts: list[Values] = []
-        for value in values:
-            if value[0] == "G" and value[1] != "dict":
-                parts.append(value[2])
-            elif value[0] == "T":
-                parts.extend(value[1])
-            elif value[0] == "I" and self.symbol(value).kind in CLASSES:
-                parts.append(self.solver.solve(("iterated", value[1], value[2])))
-            elif value[0] == "TOP":
-                parts.append(TOP)
-        return join(parts)
-
-    def _iterated(self, file: int, index: int) -> Values:
-        """Return what iterating an instance of a class yields."""
-        maker = self.member(file, index, "__iter__", instance=False)
-        made = self.call(maker) if maker is not None else EMPTY
-        stepper = self.member(file, index, "__next__", instance=False)
-        own = self.call(stepper) if stepper is not None else EMPTY
-        return join((own, self.iterate(made - {("I", file, index)})))
-
-    def awaited(self, values: Values) -> Values:
-        """Return what awaiting gives: promises and coroutines are what they hold."""
-        return join(
-            one[2] if one[0] == "G" and one[1] in ("promise", "generator") else frozenset({one})
-            for one in values
-        )
-
-    def _subscript(self, file: int, scope: int, expr: Expr) -> Values:
-        parts: list[Values] = []
-        for value in self.value(file, scope, expr[1]):
-            if value[0] == "G":
-                parts.append(value[2])
-            elif value[0] == "T":
-                key = expr[2]
-                if isinstance(key, str) and key.isdigit() and int(key) < len(value[1]):
-                    parts.append(value[1][int(key)])
-                else:
-                    parts.extend(value[1])
-            elif value[0] == "I" and self.symbol(value).kind in CLASSES:
-                getter = self.member(value[1], value[2], "__getitem__", instance=False)
-                parts.append(self.call(getter) if getter is not None else EMPTY)
-            elif value[0] == "C":
-                parts.append(frozenset({value}))
-            elif value[0] in ("O", "M") and isinstance(expr[2], str):
-                parts.append(self._attribute(value, expr[2]))
-            elif value[0] == "TOP":
-                parts.append(TOP)
-        return join(parts)
-
-    def _part(self, file: int, scope: int, expr: Expr) -> Values:
-        parts: list[Values] = []
-        for value in self.value(file, scope, expr[1]):
-            if value[0] == "T":
-                if expr[2] < len(value[1]):
-                    parts.append(value[1][expr[2]])
-            else:
-                parts.append(self.iterate(frozenset({value})))
-        return join(parts)
-
-    def _with(self, file: int, scope: int, expr: Expr) -> Values:
-        parts: list[Values] = []
-        for value in self.value(file, scope, expr[1]):
-            entered = None
-            if value[0] == "I" and self.symbol(value).kind in CLASSES:
-                for name in ("__enter__", "__aenter__"):
-                    if entered is None:
-                        entered = self.member(value[1], value[2], name, instance=False)
-                parts.append(self.call(entered) if entered is not None else frozenset({value}))
-            elif value[0] == "G" and value[1] in ("generator", "list"):
-                # A function under contextlib.contextmanager.
-                parts.append(value[2])
-            else:
-                parts.append(frozenset({value}))
-        return join(parts)
-
-    def _narrow(self, file: int, scope: int, expr: Expr) -> Values:
-        return annotate(self, file, scope, expr[2])
 
 
 def _is_open(symbol: Symbol, is_innermost: bool, language: str) -> bool:

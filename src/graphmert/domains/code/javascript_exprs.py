@@ -31,6 +31,9 @@ _LITERALS = {
 }
 
 
+_WRAPPERS = ("parenthesized_expression", "non_null_expression", "sequence_expression")
+
+
 class ScriptExprs:
     """Turn nodes into expressions, once each, and record what they name."""
 
@@ -87,8 +90,8 @@ class ScriptExprs:
             inner = node.child_by_field_name(field)
             if inner is not None:
                 return self.name_node(inner)
-        if node.type in ("parenthesized_expression", "non_null_expression"):
-            return self.name_node(node.named_children[0]) if node.named_children else node
+        if node.type in _WRAPPERS:
+            return self.name_node(node.named_children[-1]) if node.named_children else node
         return node
 
     # --- documents --------------------------------------------------------------------------

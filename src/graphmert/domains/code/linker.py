@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from dataclasses import replace
 
 from graphmert.domains.code.builder import CLASSES, VARIABLES
 from graphmert.domains.code.calls import Resolution, Resolver, Target
@@ -69,8 +70,17 @@ class Linker:
         return self._ids[file]
 
     def link(self, file: int) -> FileRows:
-        """Return the rows of a file."""
-        return FileLinker(self, file, self._document(file)).link()
+        """Return the rows of a file; only what it defines where its types lead too deep."""
+        try:
+            return FileLinker(self, file, self._document(file)).link()
+        except RecursionError:
+            self.inference.solver.abandon()
+            made = FileLinker(self, file, self._document(file))
+            made.facts = replace(made.facts, refs=[])
+            rows = made.link()
+            rows.n_offered += 1
+            rows.leave_out("types lead too deep, references of the file", self.ids(file)[0])
+            return rows
 
     def entity(self, target: Target) -> End:
         """Return a symbol as an end of triples; lambdas are what stands around them."""

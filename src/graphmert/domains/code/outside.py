@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphmert.domains.code.annotations import annotate
+from graphmert.domains.code.containers import iterate
 from graphmert.domains.code.facts import Expr
 from graphmert.domains.code.ontology import known
 from graphmert.domains.code.values import EMPTY, Value, Values, container, join, tuple_of
@@ -46,21 +47,21 @@ def call_outside(inference: Inference, file: int, scope: int, callee: Value, exp
     if name in _SAME:
         return arg(0)
     if name in _LISTS:
-        held = join(inference.iterate(arg(place)) for place in range(len(args)))
+        held = join(iterate(inference, arg(place)) for place in range(len(args)))
         return frozenset({container("list", held)})
     if name in _FIRSTS:
-        single = inference.iterate(arg(0))
+        single = iterate(inference, arg(0))
         return join([single, *(arg(k) for k in range(len(args)))]) if len(args) > 1 else single
     if name == "builtins.enumerate":
-        pair = tuple_of([frozenset({("XI", "builtins.int")}), inference.iterate(arg(0))])
+        pair = tuple_of([frozenset({("XI", "builtins.int")}), iterate(inference, arg(0))])
         return frozenset({container("list", frozenset({pair}))})
     if name == "builtins.zip":
-        parts = [inference.iterate(arg(place)) for place in range(len(args))]
+        parts = [iterate(inference, arg(place)) for place in range(len(args))]
         return frozenset({container("list", frozenset({tuple_of(parts)}))})
     if name == "builtins.map":
         return frozenset({container("list", inference.call(arg(0)))})
     if name == "builtins.filter":
-        return frozenset({container("list", inference.iterate(arg(1)))})
+        return frozenset({container("list", iterate(inference, arg(1)))})
     if name == "builtins.dict":
         return frozenset({container("dict", join(o[2] for o in arg(0) if o[0] == "G"))})
     if name == "collections.defaultdict":
@@ -142,6 +143,11 @@ def script_import(inference: Inference, file: int, spec: str, name: str) -> Valu
 
 def script_export(inference: Inference, file: int, name: str) -> Values:
     """Return an exported name of a module: ESM, `export *`, or set on its exports object."""
+    return inference.solver.solve(("exported", file, 0, name))
+
+
+def exported_rule(inference: Inference, file: int, name: str) -> Values:
+    """Compute `script_export` once."""
     facts = inference.facts(file)
     parts = []
     if name in facts.export_exprs:
@@ -179,14 +185,7 @@ def script_attribute(inference: Inference, value: Value, name: str) -> Values:
             return EMPTY
         return module_exports(inference, value[1])
     if kind == "O":
-        symbol = inference.symbol(value)
-        parts = [inference.assigned(value, name)]
-        if name in symbol.names:
-            parts.append(inference.solver.solve(("name", value[1], value[2], name)))
-        for place in range(len(symbol.bases)):
-            parent = inference.solver.solve(("base", value[1], value[2], place))
-            parts.append(inference.attribute(parent - {value}, name))
-        return join(parts)
+        return inference.solver.solve(("object", value[1], value[2], name))
     if kind == "F":
         if name == "prototype":
             return frozenset({("PR", value[1], value[2])})
@@ -198,9 +197,26 @@ def script_attribute(inference: Inference, value: Value, name: str) -> Values:
     return EMPTY
 
 
+def object_rule(inference: Inference, file: int, index: int, name: str) -> Values:
+    """Compute an attribute of an object literal once, what it spreads included."""
+    symbol = inference.facts(file).symbols[index]
+    parts = [inference.assigned(("O", file, index), name)]
+    if name in symbol.names:
+        parts.append(inference.solver.solve(("name", file, index, name)))
+    for place in range(len(symbol.bases)):
+        parent = inference.solver.solve(("base", file, index, place))
+        parts.append(inference.attribute(parent, name))
+    return join(parts)
+
+
 def script_instance(inference: Inference, value: Value, name: str) -> Values:
     """Return an attribute of what `new F` makes."""
-    _, file, index = value
+    return inference.solver.solve(("made", value[1], value[2], name))
+
+
+def made_rule(inference: Inference, file: int, index: int, name: str) -> Values:
+    """Compute `script_instance` once."""
+    value = ("I", file, index)
     if name == "constructor":
         return frozenset({("F", file, index)})
     symbol = inference.symbol(value)

@@ -281,3 +281,73 @@ def _score(
         "misses": dict(misses.most_common()),
         "examples": dict(examples),
     }
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+def compare_labels(run: RunDir | Path | str, labels: Path | str) -> dict[str, Any]:
+    """Compare calls with labels made by reading the source.
+
+    A label is `outside` (no definition of the index), `dynamic` (a value handed in at run time),
+    or a definition: `Class.method` for Java, `DOCUMENT#name` for JavaScript, `a|b` where either
+    is right, `DOCUMENT#*` for whatever a module exports. Overloads are not told apart.
+
+    - recall: sites labelled with a definition whose candidates, at most three, hold it.
+    - precision: sites with candidates whose candidates hold the label, over all sites with
+      candidates; a candidate for a site labelled outside or dynamic is wrong.
+    """
+    tables = run if isinstance(run, RunDir) else RunDir(run)
+    rows = [json.loads(line) for line in Path(labels).read_text(encoding="utf-8").splitlines()]
+    wanted = {(one["doc_id"], one["start"]): one for one in rows}
+    sites: dict[tuple[str, int], dict[str, Any]] = {}
+    for one in tables.read("code/references").to_pylist():
+        key = (one["doc_id"], one["start"])
+        if key in wanted and one["relation"] in _CALLS and one["end"] == wanted[key]["end"]:
+            sites[key] = one
+    n_defined = n_hits = n_predicted = n_right = n_missing = 0
+    misses: list[str] = []
+    for key, row in wanted.items():
+        site = sites.get(key)
+        if site is None:
+            n_missing += 1
+            continue
+        found = candidates_of(site)
+        is_defined = row["label"] not in ("outside", "dynamic")
+        is_hit = is_defined and any(_fits(row["label"], one) for one in found)
+        n_defined += is_defined
+        n_hits += is_hit and len(found) <= MAX_CANDIDATES
+        n_predicted += bool(found)
+        n_right += is_hit and len(found) <= MAX_CANDIDATES
+        if (is_defined and not is_hit) or (found and not is_hit):
+            misses.append(
+                f"{key[0]}:{row['line']} {row['name']}: {row['label']}, found {found[:3]} "
+                f"{site['state']}"
+            )
+    labels_seen = Counter(
+        one["label"] if one["label"] in ("outside", "dynamic") else "defined" for one in rows
+    )
+    return {
+        "sites": len(rows),
+        "labels": dict(sorted(labels_seen.items())),
+        "sites_not_in_index": n_missing,
+        "recall": n_hits / max(n_defined, 1),
+        "predicted_sites": n_predicted,
+        "precision": n_right / max(n_predicted, 1),
+        "misses": misses,
+    }
+
+
+def _fits(label: str, candidate: str) -> bool:
+    document, _, qualified = candidate.partition("#")
+    qualified = qualified.partition("~")[0]
+    if "#" not in label:
+        parts = qualified.split(".")
+        wanted = label.split(".")
+        # The constructor `A.A` stands for its class.
+        return parts[-len(wanted) :] == wanted or (
+            len(parts) > 1 and parts == [*wanted, wanted[-1]]
+        )
+    home, _, names = label.partition("#")
+    last = qualified.rpartition(".")[2]
+    return document == home and (names == "*" or last in names.split("|"))

@@ -128,6 +128,12 @@ class Solver:
         self.mask |= saved_mask
         return value
 
+    def abandon(self) -> None:
+        """Forget what was begun and not finished, after an error."""
+        self._open.clear()
+        self._stack.clear()
+        self._low = _UNTOUCHED
+
     def _iterate(self, first: int) -> None:
         changed = True
         while changed:

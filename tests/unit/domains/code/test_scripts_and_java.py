@@ -139,3 +139,30 @@ def test_java_doc_comments_lie_before_the_definition(tmp_path: Path) -> None:
     assert store.docstring("p/com/x/A.java#A") == "/** An A. */"
     symbol = store.symbols["p/com/x/A.java#A"]
     assert symbol["docstring_end"] <= symbol["start"]
+
+
+def test_circles_of_objects_modules_and_types_end(tmp_path: Path) -> None:
+    files = {
+        "a.js": "const b = require('./b');\nconst o = { ...b, ...o, x() {} };\n"
+        "module.exports = o; o.x(); o.missing();\n",
+        "b.js": "const a = require('./a');\nmodule.exports = { ...a, y() {} };\n",
+        "c.ts": "type J = string | J[] | { k: J };\nfunction f(j: J) { return f(j); }\n"
+        "export * from './d';\n",
+        "d.ts": "export * from './c';\nimport { gone } from './c';\ngone();\n",
+        "e.js": "function A() {}\nA.prototype = B.prototype;\nfunction B() {}\n"
+        "B.prototype = A.prototype;\nnew A().z();\n",
+    }
+    store = index(tmp_path, files)
+    assert ("a.js", "invokes", "a.js#o.x") in triples(store)
+    assert ("c.ts#f", "calls", "c.ts#f") in triples(store)
+
+
+def test_what_is_here_comes_before_what_a_parent_outside_may_have(tmp_path: Path) -> None:
+    files = {
+        "p/A.java": "package p;\nimport x.Outer;\nclass A extends Outer {\n"
+        "  void f() { Tool.run(); inherited(); }\n}\n",
+        "p/Tool.java": "package p;\nclass Tool { static void run() { } }\n",
+    }
+    store = index(tmp_path, files)
+    assert ("p/A.java#A.f", "invokes", "p/Tool.java#Tool.run") in triples(store)
+    assert call(store, "inherited")["external"] == "x.Outer.inherited"
