@@ -27,6 +27,7 @@ from graphmert.errors import FormatError
 from graphmert.store import RunDir
 
 MAX_CANDIDATES = 3
+MAX_EXAMPLES = 200
 _CALLS = ("calls", "invokes", "instantiates")
 _CONSTRUCTORS = ("__init__", "__new__", "__post_init__", "__call__")
 
@@ -215,6 +216,19 @@ def _is_constructor(entity_id: str) -> bool:
     return entity_id.rpartition(".")[2].partition("~")[0] in _CONSTRUCTORS
 
 
+def _wrong_outside(index: _Index, outside: Iterable[tuple[str, int]], *, tests: bool) -> list[str]:
+    """Sites that only ever called something outside, and yet have a target inside."""
+    found = []
+    for place in sorted(outside):
+        site = index.sites.get(place)
+        if site is None or (not tests and is_test_path(place[0])):
+            continue
+        targets = candidates_of(site)
+        if targets and not any(index.is_unseen(one) for one in targets):
+            found.append(f"{place[0]}:{site['line']} {site['text']} not {targets[:3]}")
+    return found
+
+
 def _score(
     index: _Index,
     truth: Mapping[tuple[str, int], set[str]],
@@ -253,22 +267,14 @@ def _score(
         if not hits:
             reason = f"{site['state']} {site['resolver']}" if not found else "wrong target"
             misses[reason] += 1
-            if len(examples[reason]) < 200:
+            if len(examples[reason]) < MAX_EXAMPLES:
                 shown = f"{place[0]}:{site['line']} {site['text']} -> {sorted(reached)[0]}"
                 examples[reason].append(shown + (f" not {found[:3]}" if found else ""))
-    n_outside = 0
-    for place in sorted(outside):
-        site = index.sites.get(place)
-        if site is None or (not tests and is_test_path(place[0])):
-            continue
-        found = candidates_of(site)
-        if found and not any(index.is_unseen(one) for one in found):
-            n_predicted += 1
-            n_outside += 1
-            if len(examples["only outside"]) < 200:
-                examples["only outside"].append(
-                    f"{place[0]}:{site['line']} {site['text']} not {found[:3]}"
-                )
+    wrong = _wrong_outside(index, outside, tests=tests)
+    if wrong:
+        examples["only outside"] = wrong[:MAX_EXAMPLES]
+    n_outside = len(wrong)
+    n_predicted += n_outside
     return {
         "pairs": n_pairs,
         "recall": n_hits / max(n_pairs, 1),
