@@ -47,16 +47,15 @@ def export_jsonl(index: Path | str, out: Path | str, *, profile: str = "all") ->
                 continue
             written.add(key)
             used |= {row["head_id"], row["tail_id"]}
-            qualifiers = {
-                **evidence[row["triple_id"]],
-                "confidence": round(row["score"], 4),
-                "n_evidence": row["n_evidence"],
-            }
             record = {
                 "head": row["head_id"],
                 "relation": relation,
                 "tail": row["tail_id"],
-                "qualifiers": qualifiers,
+                "qualifiers": {
+                    **evidence[row["triple_id"]],
+                    "confidence": round(row["score"], 4),
+                    "n_evidence": row["n_evidence"],
+                },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
     n_entities = _write_entities(store, out / "entities.jsonl", used)
