@@ -18,6 +18,7 @@ from graphmert.report.content import metric_table
 from graphmert.shards import atomic_write_text
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("model_card.md", "deployment.md")  # of code runs
 FILES = ("manifest.json", "metrics.json", "ledger.json", "timings.json", "report.md")
 
 
@@ -32,6 +33,9 @@ def main() -> None:
     for name in FILES:
         shutil.copyfile(options.run / name, target / name)
     shutil.copyfile(options.run / "model" / "training.jsonl", target / "training.jsonl")
+    for name in PAGES:
+        if (options.run / name).is_file():
+            shutil.copyfile(options.run / name, target / name)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     atomic_write_text(readme, with_table(text, options.name))
