@@ -228,10 +228,10 @@ def test_a_tail_keeps_all_its_tokens(model: GraphMERT) -> None:
 
 
 def test_pretrained_and_new_parameters_have_their_own_rates(model: GraphMERT) -> None:
-    from graphmert.train import _build_optimizer
+    from graphmert.optimizer import build_optimizer
 
     config = TrainConfig(total_steps=1, learning_rate=4e-4, pretrained_learning_rate=5e-5)
-    optimizer, peaks = _build_optimizer(model, config)
+    optimizer, peaks = build_optimizer(model, config)
     rate = {
         id(parameter): peak
         for group, peak in zip(optimizer.param_groups, peaks, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from graphmert.domains.code.entities import is_shared, repository_id, shared_entity
 from graphmert.domains.code.ontology import ONTOLOGY_PATH
@@ -18,6 +18,9 @@ from graphmert.domains.code.walk import Walk, is_test_path
 from graphmert.kg.types import triple_id
 from graphmert.shards import Ledger, atomic_write_bytes, atomic_write_json, sha256_file
 from graphmert.store import RunDir, empty_table, schema_of
+
+# Its functions are made at import, so their names are not known statically.
+pc: Any = pyarrow.compute
 
 _COUNTS = {
     "kg/entities": "n_entities",

@@ -112,7 +112,9 @@ class Resolver:
                 "resolved",
                 round(sure / len(targets), 4),
             )
-        overriders = self._overriders(file, ref.scope, expr, targets[0]) if is_site else ()
+        overriders = ()
+        if is_site and targets:
+            overriders = self._overriders(file, ref.scope, expr, targets[0])
         return Resolution(targets, externals, "resolved", "resolved", sure, overriders)
 
     def _callees(self, values: Values, ref: Ref) -> Values:

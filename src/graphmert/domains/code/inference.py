@@ -155,10 +155,10 @@ class Inference:
 
     def assigned(self, value: Value, name: str) -> Values:
         """Return what assignments `value.name = …` in the value's own file put there."""
-        file, index = value[1], value[2] if len(value) > 2 else 0
+        kind, file, *rest = value
         if name not in self._assigned(file):
             return EMPTY
-        return self.solver.solve(("assign", file, index, name, value[0]))
+        return self.solver.solve(("assign", file, rest[0] if rest else 0, name, kind))
 
     def _defined(self, file: int, index: int) -> Value:
         kind = self.facts(file).symbols[index].kind
@@ -286,7 +286,7 @@ class Inference:
         """Depth first, a class after all that inherit from it: equal to C3 where that exists."""
         if value[0] != "C" or value in seen:
             return (value,)
-        lines = [(value,)]
+        lines: list[tuple[Value, ...]] = [(value,)]
         symbol = self.symbol(value)
         for place in range(len(symbol.bases) + len(symbol.interfaces)):
             found = self.solver.solve(("base", value[1], value[2], place))

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from graphmert.domains.code.ontology import load_ontology
 from graphmert.errors import ConfigError, FormatError
 from graphmert.store import RunDir
+
+# Its functions are made at import, so their names are not known statically.
+pc: Any = pyarrow.compute
 
 CALLS = ("calls", "invokes", "instantiates")
 IMPACT = (

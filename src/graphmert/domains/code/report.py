@@ -7,9 +7,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from graphmert.store import RunDir
+
+# Its functions are made at import, so their names are not known statically.
+pc: Any = pyarrow.compute
 
 _CALLS = ("calls", "invokes", "instantiates")
 _STATES = ("resolved", "ambiguous", "external", "unresolved")

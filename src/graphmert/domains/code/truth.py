@@ -20,11 +20,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from graphmert.domains.code.walk import is_test_path
 from graphmert.errors import FormatError
 from graphmert.store import RunDir
+
+# Its functions are made at import, so their names are not known statically.
+pc: Any = pyarrow.compute
 
 MAX_CANDIDATES = 3
 MAX_EXAMPLES = 200

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from graphmert.domains.code.ontology import (
     ACYCLICITY_THRESHOLD,
@@ -16,6 +16,9 @@ from graphmert.domains.code.ontology import (
     TYPE_THRESHOLD,
     load_ontology,
 )
+
+# Its functions are made at import, so their names are not known statically.
+pc: Any = pyarrow.compute
 
 
 def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-Value = tuple
+Value = tuple[Any, ...]
 Values = frozenset
 EMPTY: Values = frozenset()
 TOP: Values = frozenset({("TOP",)})

@@ -130,8 +130,16 @@ def run_header(
     }
 
 
-def finished_run(out: Path, header: Mapping[str, Any]) -> VectorRun:
-    """Read a finished run if it is the one asked for."""
+def drop_checkpoints(path: Path) -> None:
+    """Delete what a finished run no longer needs; another process may do so as well."""
+    shutil.rmtree(path / "model" / "checkpoints", ignore_errors=True)
+
+
+def finished_run(out: Path, header: Mapping[str, Any], *, keep_checkpoints: bool) -> VectorRun:
+    """Read a finished run if it is the one asked for.
+
+    A kill may have come between its manifest and the end of its checkpoints.
+    """
     run = read_run(out)
     fixed = [(run.manifest["config"], header["config"])]
     fixed.append((run.manifest["data"]["fingerprints"], header["data"]["fingerprints"]))
@@ -144,6 +152,8 @@ def finished_run(out: Path, header: Mapping[str, Any]) -> VectorRun:
                 got=", ".join(differing),
                 fix="Train into a new folder, or remove this one.",
             )
+    if not keep_checkpoints:
+        drop_checkpoints(out)
     return run
 
 
@@ -240,4 +250,4 @@ def write_run(
     atomic_write_json(run.path / "timings.json", run.timings)
     atomic_write_json(run.path / "manifest.json", {**run.manifest, "outputs": hashes})
     if not keep_checkpoints:
-        shutil.rmtree(run.path / "model" / "checkpoints")
+        drop_checkpoints(run.path)

@@ -221,7 +221,7 @@ def train_vectors(
     check_network(config.network, data)
     header = run_header(data, config, leaves, size=size, name=name)
     if (out / "manifest.json").is_file():
-        return finished_run(out, header)
+        return finished_run(out, header, keep_checkpoints=config.keep_checkpoints)
     windows = {part: data.windows(part, size=size) for part in ("train", "valid")}
     feed, valid = make_feeds(windows, config, leaves)
     settings = config.train_config(steps_per_epoch=feed.steps_per_epoch, n_processes=world_size())
