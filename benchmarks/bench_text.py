@@ -75,7 +75,7 @@ def measure(run: RunDir, groups: int) -> dict[str, Any]:
         candidates, _ = timed(
             "candidates",
             lambda s=sequences, d=documents, m=mentions: find_candidates(
-                s, d, m, phrases=phrases, tagger=tagger, min_score=0.7
+                s, d, m, phrases=phrases, tagger=tagger, min_score=0.2
             ),
         )
         surfaces = sorted(set(candidates["surface"].to_pylist()))

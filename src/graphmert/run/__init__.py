@@ -202,15 +202,14 @@ class _Plan:
         return fingerprint(stage, own, before)
 
     def _of_corpus(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What else preparing depends on, where it is not the default."""
-        plain = {name: RunConfig.model_fields[name].default for name in CORPUS_SECTIONS}
-        own = {
-            name: config[name]
-            for name in CORPUS_SECTIONS
-            if config[name] != plain[name].model_dump(mode="json")
-        }
+        """What else preparing depends on: for definitions only what is not the default."""
         inputs = ("corpus", "embedding", "schema")
-        return own | {f"input {name}": self.inputs[name] for name in inputs if name in self.inputs}
+        own = {f"input {name}": self.inputs[name] for name in inputs if name in self.inputs}
+        for name in CORPUS_SECTIONS:
+            plain = RunConfig.model_fields[name].default.model_dump(mode="json")
+            if self.corpus is not None or config[name] != plain:
+                own[name] = config[name]
+        return own
 
     def work(self, stage: str, wanted: str, progress: Progress) -> Callable[[], StageOutput]:
         """The function that does a stage."""

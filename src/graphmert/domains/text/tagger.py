@@ -41,7 +41,7 @@ class TaggerSettings(Settings):
         default=0.1, gt=0, lt=1, description="share of names hidden in training, to measure it"
     )
     min_score: float = Field(
-        default=0.7, gt=0, lt=1, description="mean probability of a span's tags"
+        default=0.2, gt=0, lt=1, description="least probability of each token to be in a mention"
     )
     seed: int = Field(default=0, ge=0, description="order of the batches")
 
@@ -124,24 +124,26 @@ class MentionTagger:
     def spans(
         self, texts: Sequence[str], *, min_score: float
     ) -> list[list[tuple[int, int, float]]]:
-        """Return for each text the spans (start, end, score) it finds, in order, apart."""
+        """Return for each text the spans (start, end, score) it finds, in order, apart.
+
+        A span is a run of tokens with at least `min_score` to be in a mention; it begins anew
+        where B is likelier than I. Its score is their mean.
+        """
         tokens = _tokens_of(texts)
         p = _softmax(self.weights[tokens.feature].sum(1))
-        tag = p.argmax(1)
-        tag[tokens.text < 0] = OUTSIDE
-        inside = tag != OUTSIDE
+        confidence = np.where(tokens.text < 0, 0.0, 1.0 - p[:, OUTSIDE])
+        inside = confidence >= min_score
         before = np.r_[False, inside[:-1]]
-        begins = np.flatnonzero(inside & ((tag == BEGIN) | ~before))
+        begins = np.flatnonzero(inside & ((p[:, BEGIN] >= p[:, INSIDE]) | ~before))
         found: list[list[tuple[int, int, float]]] = [[] for _ in texts]
-        confidence = 1.0 - p[:, OUTSIDE]
         for place, first in enumerate(begins.tolist()):
-            limit = begins[place + 1] if place + 1 < len(begins) else len(tag)
+            limit = begins[place + 1] if place + 1 < len(begins) else len(inside)
             last = first + 1
             while last < limit and inside[last]:
                 last += 1
             score = float(confidence[first:last].mean())
             start, end = int(tokens.start[first]), int(tokens.end[last - 1])
-            if score >= min_score and _is_name(texts[int(tokens.text[first])][start:end]):
+            if _is_name(texts[int(tokens.text[first])][start:end]):
                 found[int(tokens.text[first])].append((start, end, score))
         return found
 
