@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
+from graphmert.domains.code.columns import distinct, rows_in
 from graphmert.domains.code.entities import is_shared, repository_id, shared_entity
 from graphmert.domains.code.ontology import ONTOLOGY_PATH
 from graphmert.domains.code.rows import TABLES, FileRows, make_rows
@@ -247,11 +247,10 @@ def _add_shared(tables: dict[str, pa.Table], files: pa.Table, walk: Walk) -> Non
     table = tables["kg/triples"]
     shared: dict[str, set[str]] = defaultdict(set)
     for column in ("head_id", "tail_id"):
-        for one in pc.unique(table.column(column)).to_pylist():
+        for one in distinct(table, column):
             if is_shared(one):
                 shared[one]
-    wanted = pc.is_in(table.column("relation"), pa.array(["raises", "catches"]))
-    for one in pc.unique(table.filter(wanted).column("tail_id")).to_pylist():
+    for one in distinct(rows_in(table, "relation", ("raises", "catches")), "tail_id"):
         if one in shared:
             shared[one].add("raises")
     rows = []

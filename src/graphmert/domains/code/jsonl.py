@@ -47,15 +47,12 @@ def export_jsonl(index: Path | str, out: Path | str, *, profile: str = "all") ->
                 continue
             written.add(key)
             used |= {row["head_id"], row["tail_id"]}
+            counts = {"confidence": round(row["score"], 4), "n_evidence": row["n_evidence"]}
             record = {
                 "head": row["head_id"],
                 "relation": relation,
                 "tail": row["tail_id"],
-                "qualifiers": {
-                    **evidence[row["triple_id"]],
-                    "confidence": round(row["score"], 4),
-                    "n_evidence": row["n_evidence"],
-                },
+                "qualifiers": {**evidence[row["triple_id"]], **counts},
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
     n_entities = _write_entities(store, out / "entities.jsonl", used)
@@ -75,11 +72,12 @@ def export_jsonl(index: Path | str, out: Path | str, *, profile: str = "all") ->
 
 
 def _first_evidence(store: CodeStore) -> dict[str, dict[str, Any]]:
-    """The locator of each triple's first evidence."""
-    table = store.run.read("kg/evidence").select(["triple_id", "locator"])
-    columns = (table[name].to_pylist() for name in ("triple_id", "locator"))
+    """Return the locator of the first evidence of each triple."""
     found: dict[str, dict[str, Any]] = {}
-    for triple, locator in zip(*columns, strict=True):
+    table = store.run.read("kg/evidence").select(["triple_id", "locator"])
+    for triple, locator in zip(
+        table["triple_id"].to_pylist(), table["locator"].to_pylist(), strict=True
+    ):
         if triple not in found:
             found[triple] = json.loads(locator)
     return found

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
+from graphmert.domains.code.columns import rows_in, rows_where
 from graphmert.domains.code.ontology import load_ontology
 from graphmert.errors import ConfigError, FormatError
 from graphmert.store import RunDir
@@ -279,19 +279,16 @@ class CodeStore:
         return evidence[0] if evidence else {}
 
     def _evidence(self, head: str, tail: str) -> list[dict[str, Any]]:
-        table = self.triples
-        chosen = pc.and_(pc.equal(table["head_id"], head), pc.equal(table["tail_id"], tail))
-        ids = table.filter(chosen)["triple_id"]
-        return self._of_triples(ids)
+        table = rows_where(rows_where(self.triples, "head_id", head), "tail_id", tail)
+        return self._of_triples(table["triple_id"].to_pylist())
 
     @cached_property
     def _evidence_table(self) -> pa.Table:
         columns = ["triple_id", "doc_id", "sentence", "locator", "method", "score"]
         return self.run.read("kg/evidence").select(columns)
 
-    def _of_triples(self, ids: pa.ChunkedArray) -> list[dict[str, Any]]:
-        table = self._evidence_table
-        rows = table.filter(pc.is_in(table["triple_id"], ids)).to_pylist()
+    def _of_triples(self, ids: list[str]) -> list[dict[str, Any]]:
+        rows = rows_in(self._evidence_table, "triple_id", ids).to_pylist()
         found = []
         for one in rows:
             locator = json.loads(one["locator"])
@@ -312,13 +309,12 @@ class CodeStore:
 
     def explain(self, text: str, *, limit: int = 50) -> dict[str, Any]:
         """Return all that is known of an entity, or the evidence of a triple given by its id."""
-        table = self.triples
-        row = table.filter(pc.equal(table["triple_id"], text))
+        row = rows_where(self.triples, "triple_id", text)
         if row.num_rows:
             shown = row.to_pylist()[0]
             return {
                 "triple": {key: shown[key] for key in ("head_id", "relation", "tail_id", "score")},
-                "evidence": self._of_triples(row["triple_id"])[:limit],
+                "evidence": self._of_triples([text])[:limit],
             }
         entity_id = self.find(text)
         forward, backward = self._edges

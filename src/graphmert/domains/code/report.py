@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute
-
+from graphmert.domains.code.columns import rows_in, rows_without
 from graphmert.store import RunDir
 
 # Its functions are made at import, so their names are not known statically.
@@ -80,7 +79,7 @@ def index_report(path: Path | str) -> dict[str, Any]:
 
 
 def _failures(files: Any) -> list[dict[str, str]]:
-    chosen = files.filter(pc.not_equal(files["state"], "parsed"))
+    chosen = rows_without(files, "state", "parsed")
     return chosen.select(["doc_id", "state", "reason"]).to_pylist()
 
 
@@ -109,8 +108,7 @@ def _symbols(run: RunDir, languages: dict[str, str]) -> dict[str, Any]:
 
 
 def _calls(run: RunDir) -> dict[str, Any]:
-    table = run.read("code/references")
-    table = table.filter(pc.is_in(table["relation"], _array(_CALLS)))
+    table = rows_in(run.read("code/references"), "relation", _CALLS)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for language, state, resolver in zip(
         table["language"].to_pylist(),
@@ -127,12 +125,6 @@ def _calls(run: RunDir) -> dict[str, Any]:
         shares = {state: round(one[state] / max(total, 1), 4) for state in _STATES}
         found[name] = {"calls": total, **shares, "by_name_alone": one["by name alone"]}
     return found
-
-
-def _array(values: tuple[str, ...]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values)
 
 
 def report_text(report: dict[str, Any]) -> str:

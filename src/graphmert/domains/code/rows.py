@@ -154,21 +154,18 @@ class FileRows:
         )
 
     def _locator(self, site: tuple[int, int], resolver: str) -> str:
-        """Where and how a triple was found, as JSON."""
         document = self.document
-        return json.dumps(
-            {
-                "file": document.path,
-                "start_line": self.line_of(site[0]),
-                "end_line": self.line_of(max(site[1] - 1, site[0])),
-                "resolver": resolver,
-                "package": document.package,
-                "version": document.version,
-                "licence": document.licence,
-                "language": document.language,
-            },
-            ensure_ascii=False,
-        )
+        values = {
+            "file": document.path,
+            "start_line": self.line_of(site[0]),
+            "end_line": self.line_of(max(site[1] - 1, site[0])),
+            "resolver": resolver,
+            "package": document.package,
+            "version": document.version,
+            "licence": document.licence,
+            "language": document.language,
+        }
+        return json.dumps(values, ensure_ascii=False)
 
     def leave_out(self, reason: str, example: str) -> None:
         """Count something that gave no row."""

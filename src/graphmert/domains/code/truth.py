@@ -20,8 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute
-
+from graphmert.domains.code.columns import rows_where
 from graphmert.domains.code.walk import is_test_path
 from graphmert.errors import FormatError
 from graphmert.store import RunDir
@@ -39,8 +38,7 @@ class _Index:
     """What the tables say of one package."""
 
     def __init__(self, run: RunDir, package: str) -> None:
-        symbols = run.read("code/symbols")
-        symbols = symbols.filter(pc.equal(symbols["package"], package)).to_pylist()
+        symbols = rows_where(run.read("code/symbols"), "package", package).to_pylist()
         self.symbols = {one["entity_id"]: one for one in symbols}
         self.at = {
             (one["path"], one["start_line"], one["name"]): one["entity_id"]
@@ -50,8 +48,7 @@ class _Index:
         self.children: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for one in symbols:
             self.children[one["parent_id"]].append(one)
-        references = run.read("code/references")
-        references = references.filter(pc.equal(references["package"], package)).to_pylist()
+        references = rows_where(run.read("code/references"), "package", package).to_pylist()
         self.sites: dict[tuple[str, int], dict[str, Any]] = {}
         self.decorators: set[str] = set()
         for one in references:
@@ -59,8 +56,7 @@ class _Index:
                 self.sites[one["path"], one["site_end"]] = one
             elif one["relation"] == "annotated_with" and one["target_id"]:
                 self.decorators.add(one["target_id"])
-        triples = run.read("kg/triples")
-        wanted = triples.filter(pc.equal(triples["relation"], "inherits_from"))
+        wanted = rows_where(run.read("kg/triples"), "relation", "inherits_from")
         self.parents: dict[str, list[str]] = defaultdict(list)
         for head, tail in zip(
             wanted["head_id"].to_pylist(), wanted["tail_id"].to_pylist(), strict=True
@@ -215,6 +211,19 @@ def _truth(index: _Index, chains: Iterable[Mapping[str, Any]]) -> dict[tuple[str
     return reached
 
 
+def _wrong_outside(index: _Index, outside: Iterable[tuple[str, int]], *, tests: bool) -> list[str]:
+    """Return sites that ran, only ever reached something outside, and have candidates."""
+    wrong = []
+    for place in sorted(outside):
+        site = index.sites.get(place)
+        if site is None or (not tests and is_test_path(place[0])):
+            continue
+        found = candidates_of(site)
+        if found and not any(index.is_unseen(one) for one in found):
+            wrong.append(f"{place[0]}:{site['line']} {site['text']} not {found[:3]}")
+    return wrong
+
+
 def _is_constructor(entity_id: str) -> bool:
     return entity_id.rpartition(".")[2].partition("~")[0] in _CONSTRUCTORS
 
@@ -274,10 +283,8 @@ def _score(
                 shown = f"{place[0]}:{site['line']} {site['text']} -> {sorted(reached)[0]}"
                 examples[reason].append(shown + (f" not {found[:3]}" if found else ""))
     wrong = _wrong_outside(index, outside, tests=tests)
-    if wrong:
-        examples["only outside"] = wrong[:MAX_EXAMPLES]
-    n_outside = len(wrong)
-    n_predicted += n_outside
+    n_outside, n_predicted = len(wrong), n_predicted + len(wrong)
+    examples["only outside"] = wrong[:200]
     return {
         "pairs": n_pairs,
         "recall": n_hits / max(n_pairs, 1),

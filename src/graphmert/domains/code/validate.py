@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
+from graphmert.domains.code.columns import distinct
 from graphmert.domains.code.ontology import (
     ACYCLICITY_THRESHOLD,
     DERIVED,
@@ -51,11 +51,12 @@ def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) ->
     n_offered = max(ledger["triples"]["offered"], 1)
     n_acyclic = sum(len(one) for one in edges.values())
     n_cyclic = sum(_on_cycles(one) for one in edges.values())
-    known = pc.is_in(triples["triple_id"], pc.unique(tables["kg/evidence"]["triple_id"]))
+    known = set(distinct(tables["kg/evidence"], "triple_id"))
+    n_known = sum(one in known for one in triples["triple_id"].to_pylist())
     shares = {
         "type": 1 - n_refused / n_offered if n_valid == len(heads) else n_valid / n,
         "acyclicity": 1 - n_cyclic / max(n_acyclic, 1),
-        "provenance": (pc.sum(known).as_py() or 0) / n,
+        "provenance": n_known / n,
     }
     limits = {
         "type": TYPE_THRESHOLD,

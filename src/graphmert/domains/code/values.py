@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Value = tuple[Any, ...]
-Values = frozenset
+Values = frozenset[Value]
 EMPTY: Values = frozenset()
 TOP: Values = frozenset({("TOP",)})
 MAX_VALUES = 16
