@@ -42,6 +42,16 @@ def timed(work: Any) -> tuple[float, float, Any]:
     return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
+def added(name: str, text: str) -> str:
+    """Add a function that calls one of the file's own."""
+    if name.endswith(".py"):
+        return text + "\n\ndef added_for_timing(value):\n    return session().get(value)\n"
+    if name.endswith(".js"):
+        return text + "\nfunction addedForTiming(value) { return getPathname(value); }\n"
+    head, _, tail = text.rpartition("}")
+    return head + "  public Object addedForTiming() { return getCatalystInstance(); }\n}" + tail
+
+
 def updates(roots: list[Path], folder: Path, index: Path, full_cpu: float) -> dict[str, Any]:
     rows = []
     for name in EDITED:
@@ -50,7 +60,8 @@ def updates(roots: list[Path], folder: Path, index: Path, full_cpu: float) -> di
         mark = "#" if name.endswith(".py") else "//"
         for kind, changed in (
             ("comment", f"{mark} edited\n{text}"),
-            ("body", text.replace("return", f"{mark} x\n return", 1)),
+            ("function added", added(name, text)),
+            ("syntax error", text.replace("(", "((", 1)),
         ):
             path.write_text(changed, encoding="utf-8")
             wall, cpu, result = timed(lambda: build_index(roots, index))

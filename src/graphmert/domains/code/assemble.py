@@ -16,7 +16,13 @@ from graphmert.domains.code.rows import TABLES, FileRows, make_rows
 from graphmert.domains.code.validate import validate_index
 from graphmert.domains.code.walk import Walk, is_test_path
 from graphmert.kg.types import triple_id
-from graphmert.shards import Ledger, atomic_write_bytes, atomic_write_json, sha256_file
+from graphmert.shards import (
+    Ledger,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    sha256_file,
+)
 from graphmert.store import RunDir, empty_table, schema_of
 
 # Its functions are made at import, so their names are not known statically.
@@ -157,14 +163,20 @@ def _documents(
     walk: Walk, texts: dict[str, Any], rows: dict[int, FileRows], old: _OldTables
 ) -> pa.Table:
     pieces = []
-    for source in walk.files:
-        decoded = texts.get(source.doc_id)
-        if decoded is None:
-            pieces.append(
-                old.piece("corpus/documents", *old.span("corpus/documents", source.doc_id))
-            )
-            continue
-        if decoded.state == "skipped":
+    run_start = run_end = -1
+    for source in [*walk.files, None]:
+        decoded = None if source is None else texts.get(source.doc_id)
+        if source is not None and decoded is None:
+            start, n = old.span("corpus/documents", source.doc_id)
+            if start == run_end:
+                run_end += n
+                continue
+        else:
+            start, n = -1, 0
+        if run_end > run_start >= 0:
+            pieces.append(old.piece("corpus/documents", run_start, run_end - run_start))
+        run_start, run_end = start, start + n
+        if source is None or decoded is None or decoded.state == "skipped":
             continue
         meta = {
             "language": source.language,
@@ -315,7 +327,7 @@ def _triples_ledger(
             by_file[source.doc_id] = [made.n_offered, counts, examples]
         else:
             by_file[source.doc_id] = previous[source.doc_id]
-    atomic_write_json(path, by_file)
+    atomic_write_text(path, json.dumps(by_file, separators=(",", ":"), ensure_ascii=False))
     total = Ledger("triples")
     for n_offered, counts, examples in by_file.values():
         total.offered(n_offered)

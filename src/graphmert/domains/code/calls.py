@@ -245,6 +245,10 @@ class Resolver:
             same = there.package == here.package and there.language in group
             if same and (here.is_test or not there.is_test):
                 candidates.append(target)
+        # Examples and the like beside the sources come after the sources.
+        top = here.path.partition("/")[0]
+        near = [one for one in candidates if _top(self.inference, one) == top]
+        candidates = self._through_properties(near or candidates)
         candidates = [one for one in candidates if self._takes(one, ref.expr)]
         candidates = self._having(candidates, file, ref.scope, expr[1])
         if len(candidates) > MAX_GUESSES:
@@ -257,6 +261,21 @@ class Resolver:
             return Resolution((), (), "ambiguous", "syntactic", share, kept)
         state = "resolved" if len(candidates) == 1 else "ambiguous"
         return Resolution(tuple(candidates), (), state, "syntactic", share)
+
+    def _through_properties(self, candidates: list[Target]) -> list[Target]:
+        """Calling a property calls what it returns: an instance's `__call__`."""
+        found: list[Target] = []
+        for target in candidates:
+            reached = [target]
+            if "property" in self._symbol(target).flags:
+                made = self.inference.call(frozenset({("F", *target)}))
+                reached = []
+                for one in sorted(made, key=repr):
+                    if one[0] == "I" and self.inference.symbol(one).kind in CLASSES:
+                        member = self.inference.member(*one[1:], "__call__", instance=False)
+                        reached += [(f[1], f[2]) for f in member or () if f[0] == "F"]
+            found += [one for one in reached if one not in found]
+        return found
 
     def _takes(self, target: Target, expr: Expr) -> bool:
         """Return whether a method can take the arguments given."""
@@ -308,6 +327,10 @@ class Resolver:
             for owner, target in owners.items()
             if not any(one in owners for one in self.inference.ancestors(*owner[1:])[1:])
         ]
+
+
+def _top(inference: Inference, target: Target) -> str:
+    return inference.modules.files[target[0]].path.partition("/")[0]
 
 
 def _group(language: str) -> frozenset[str]:

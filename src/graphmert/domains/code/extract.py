@@ -43,7 +43,6 @@ class Extracted:
 
     decoded: Decoded
     facts: str
-    meaning: str
     summary: Summary
 
 
@@ -137,7 +136,7 @@ def extract_file(source: SourceFile, settings: WalkSettings) -> Extracted:
     if facts.problems:
         reason = "; ".join([*([decoded.reason] if decoded.reason else []), *facts.problems])
         decoded = Decoded(decoded.text, decoded.sha256, decoded.n_bytes, "partial", reason)
-    return Extracted(decoded, facts.to_json(), facts.meaning(), summarize(source, facts))
+    return Extracted(decoded, facts.to_json(), summarize(source, facts))
 
 
 def _skip(decoded: Decoded, reason: str) -> Decoded:
@@ -145,7 +144,7 @@ def _skip(decoded: Decoded, reason: str) -> Decoded:
 
 
 def _nothing(source: SourceFile, decoded: Decoded) -> Extracted:
-    return Extracted(decoded, "", "", summarize(source, FileFacts(source.language)))
+    return Extracted(decoded, "", summarize(source, FileFacts(source.language)))
 
 
 def summarize(source: SourceFile, facts: FileFacts) -> Summary:

@@ -32,7 +32,6 @@ all files are known:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,8 +41,6 @@ Expr = list[Any]
 
 FACTS_VERSION = "1"
 """Changes whenever facts of the same bytes would change; older caches are then not read."""
-
-_PLAIN = ("module", "variable", "parameter", "field", "local", "lambda")
 
 
 @dataclass(slots=True)
@@ -163,22 +160,6 @@ class FileFacts:
             yield index
             index = self.symbols[index].parent
 
-    def meaning(self) -> str:
-        """Return a hash of all that other files can see: everything but spans and references
-        that are no calls of its own functions, which tell what parameters are given."""
-        own = {one.name for one in self.symbols if one.kind not in _PLAIN}
-        rows: list[Any] = [
-            [one.scope, one.expr]
-            for one in self.refs
-            if one.kind in ("call", "new") and _last_name(one.expr[1]) in own
-        ]
-        for symbol in self.symbols:
-            row = symbol.to_list()
-            row[4] = None
-            rows.append(row)
-        body = [self.language, rows, self.package_name, self.exports, self.export_exprs]
-        return _digest([*body, self.assigns, self.imports])
-
     def to_json(self) -> str:
         """Return the facts as JSON text."""
         return json.dumps(
@@ -202,12 +183,3 @@ class FileFacts:
         """Build facts from what `to_json` returned."""
         language, symbols, refs, *rest = json.loads(text)
         return cls(language, [Symbol(*one) for one in symbols], [Ref(*one) for one in refs], *rest)
-
-
-def _last_name(expr: Expr) -> str:
-    return expr[-1] if expr[0] in ("n", "a") and isinstance(expr[-1], str) else ""
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:24]

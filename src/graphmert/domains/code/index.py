@@ -1,11 +1,12 @@
 """Build and update an index.
 
 Facts of a file depend on its bytes alone and are kept by content hash. Linking depends on other
-files too, so with each file's rows the files that were read for them are kept, and the short
-names that were looked for. When files change, the files to link again are those changed, those
-that read a file whose meaning changed, and those that asked for a name that came or went. When
-paths come or go, or Java types do, all files of that language are linked again. What results is
-what a full build gives.
+files too, so with each file's rows the files that were read for them are kept, the short names
+that were looked for, and the file's signature: the values that others can see of it. When files
+change, the files to link again are those changed, those that asked for a name that came or went,
+and, as long as there are any, those that read a file whose signature is another now. When paths
+come or go, or Java types do, all files of that language are linked again. What results is what a
+full build gives.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ class _FileState:
     sha256: str
     version: str
     licence: str
-    meaning: str
     segment: str
     summary: dict[str, Any]
     deps: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    signature: str = ""
 
 
 @dataclass
@@ -143,7 +144,8 @@ class _Build:
             [Summary(**states[one].summary) for one in self.doc_ids], _script_entries(walk)
         )
         relink = self._to_link(old, read)
-        rows = self._timed("link", lambda: self._link(modules, relink))
+        before = {key: one.signature for key, one in old.items()}
+        rows = self._timed("link", lambda: self._link(modules, relink, before))
         # Until the new state is written, a broken run must not be taken for a whole one.
         (self.folder / "state.json").unlink(missing_ok=True)
         assembled = self._timed(
@@ -226,7 +228,6 @@ class _Build:
                     one.decoded.sha256,
                     source.version,
                     source.licence,
-                    one.meaning,
                     segment,
                     asdict(one.summary),
                 )
@@ -272,12 +273,9 @@ class _Build:
             groups.add(_group((old.get(doc_id) or self.states[doc_id]).summary["language"]))
         if self._old_entries != json.loads(json.dumps(_script_entries(self.walk))):
             groups.add("scripts")
-        meanings: set[str] = set()
         names: set[str] = set()
         for doc_id in read & set(old):
             one, two = old[doc_id], self.states[doc_id]
-            if one.meaning != two.meaning:
-                meanings.add(doc_id)
             if set(one.summary["types"]) != set(two.summary["types"]) or (
                 one.summary["package_name"] != two.summary["package_name"]
             ):
@@ -294,7 +292,6 @@ class _Build:
                 or doc_id not in old
                 or _group(state.summary["language"]) in groups
                 or not names.isdisjoint(state.names)
-                or any(self._old_order[one] in meanings for one in state.deps)
                 or any(self._old_order[one] not in self.states for one in state.deps)
             )
             if is_due:
@@ -309,23 +306,42 @@ class _Build:
             self._number_of = {doc_id: number for number, doc_id in enumerate(self.doc_ids)}
         return self._number_of
 
-    def _link(self, modules: Modules, relink: list[int]) -> dict[int, FileRows]:
+    def _link(
+        self, modules: Modules, relink: list[int], before: dict[str, str]
+    ) -> dict[int, FileRows]:
+        """Link files, and those that read one whose signature has changed."""
         # Types of one file lead through others; the default limit is for hand-written recursion.
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, 50_000))
         inference = Inference(self.facts, modules)
         linker = Linker(inference, self._document)
         rows: dict[int, FileRows] = {}
-        for done, number in enumerate(relink):
+        readers = self._readers(set(relink))
+        todo, queued = list(relink), set(relink)
+        for done, number in enumerate(todo):
             inference.solver.mask = 0
             linker.resolver.names_asked = set()
             rows[number] = linker.link(number)
-            state = self.states[self.doc_ids[number]]
-            state.deps = _bits(inference.solver.mask)
+            doc_id = self.doc_ids[number]
+            state = self.states[doc_id]
             state.names = sorted(linker.resolver.names_asked)
-            self.progress.update(done + 1, total=len(relink))
+            state.signature = linker.signature(number)
+            state.deps = _bits(inference.solver.mask)
+            if state.signature != before.get(doc_id):
+                fresh = [one for one in readers.get(number, ()) if one not in queued]
+                todo.extend(fresh)
+                queued.update(fresh)
+            self.progress.update(done + 1, total=len(todo))
         sys.setrecursionlimit(limit)
         return rows
+
+    def _readers(self, linked: set[int]) -> dict[int, list[int]]:
+        """Return by file the files that read it, of those not linked anyway."""
+        found: dict[int, list[int]] = {}
+        for number, doc_id in enumerate(self.doc_ids):
+            for dep in self.states[doc_id].deps if number not in linked else ():
+                found.setdefault(dep, []).append(number)
+        return found
 
     def _document(self, file: int) -> Document:
         source = self.walk.files[file]

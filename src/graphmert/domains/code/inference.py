@@ -435,6 +435,9 @@ class Inference:
     # --- calls ------------------------------------------------------------------------------
 
     def _call(self, file: int, scope: int, expr: Expr) -> Values:
+        if expr[1][0] == "n" and expr[1][1] in outside.INTEROP and expr[2]:
+            # What compilers put between CommonJS and ES modules changes no value.
+            return self.value(file, scope, expr[2][0])
         callees = self.value(file, scope, expr[1])
         parts = []
         for one in callees:

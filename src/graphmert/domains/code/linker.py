@@ -22,6 +22,7 @@ from graphmert.domains.code.flows import add_argument_flows, add_flow
 from graphmert.domains.code.inference import SCRIPTS, Inference
 from graphmert.domains.code.ontology import load_ontology
 from graphmert.domains.code.rows import Document, FileRows
+from graphmert.domains.code.signature import signature
 from graphmert.domains.code.structure import add_structure, add_symbols
 
 _INFERRED_SCORE = 0.8
@@ -81,6 +82,14 @@ class Linker:
             rows.n_offered += 1
             rows.leave_out("types lead too deep, references of the file", self.ids(file)[0])
             return rows
+
+    def signature(self, file: int) -> str:
+        """Return a hash of what other files can see of a file, or "" where it is too deep."""
+        try:
+            return signature(self, file)
+        except RecursionError:
+            self.inference.solver.abandon()
+            return ""
 
     def entity(self, target: Target) -> End:
         """Return a symbol as an end of triples; lambdas are what stands around them."""

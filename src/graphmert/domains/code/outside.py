@@ -22,6 +22,7 @@ _SAME_METHODS = known("same_methods")
 _GLOBALS = known("javascript_globals")
 
 
+INTEROP = known("interop")
 _MAX_DOTS = 7
 
 
@@ -191,6 +192,9 @@ def script_attribute(inference: Inference, value: Value, name: str) -> Values:
             return frozenset({("PR", value[1], value[2])})
         if name in ("call", "apply", "bind"):
             return frozenset({value})
+        if name == "default":
+            # `module.exports = f` seen as an ES module.
+            return join((inference.assigned(value, name), frozenset({value})))
         return inference.assigned(value, name)
     if kind == "PR":
         return script_instance(inference, ("I", value[1], value[2]), name)

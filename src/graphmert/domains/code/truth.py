@@ -141,9 +141,15 @@ class _Index:
             return True
         return self.is_decorated(candidate)
 
+    def only_wrappers(self, reached: set[str]) -> bool:
+        """Return whether nothing but wrappers of decorators was reached."""
+        return all(self.is_wrapper(one) for one in reached)
+
     def is_decorated(self, entity_id: str) -> bool:
         """Return whether a definition begins with a decorator."""
-        symbol = self.symbols[entity_id]
+        symbol = self.symbols.get(entity_id)
+        if symbol is None:
+            return False
         return self.lines[symbol["path"]][symbol["start_line"] - 1].lstrip().startswith("@")
 
 
@@ -267,6 +273,9 @@ def _score(
             # iterating x runs.
             continue
         found = candidates_of(site)
+        if index.only_wrappers(reached) and any(index.is_decorated(one) for one in found):
+            # What a wrapper wraps leaves no trace when it is a generator.
+            continue
         reach = set().union(*(index.reaches(one) for one in found)) if found else set()
         hits = reached & reach if len(found) <= MAX_CANDIDATES else set()
         n_sites += 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from graphmert.domains.code.columns import distinct
+from graphmert.domains.code.columns import kinds_of, pairs_of, rows_in_column, rows_where
 from graphmert.domains.code.ontology import (
     ACYCLICITY_THRESHOLD,
     DERIVED,
@@ -31,30 +31,28 @@ def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) ->
     """
     triples = tables["kg/triples"]
     ontology = load_ontology().relations
-    entities = tables["kg/entities"]
-    kinds = dict(zip(entities["entity_id"].to_pylist(), entities["type"].to_pylist(), strict=True))
-    heads, tails = triples["head_id"].to_pylist(), triples["tail_id"].to_pylist()
+    kinds = kinds_of(tables["kg/entities"], triples)
     relations = triples["relation"].to_pylist()
-    n_valid = 0
-    wrong: dict[str, int] = defaultdict(int)
-    edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for head, relation, tail in zip(heads, relations, tails, strict=True):
+    counts = Counter(zip(kinds["head_id"], relations, kinds["tail_id"], strict=True))
+    wrong: dict[str, int] = {}
+    for (head, relation, tail), count in counts.items():
         rule = ontology[relation]
-        if kinds.get(head) in rule.domain and kinds.get(tail) in rule.range:
-            n_valid += 1
-        else:
-            wrong[f"{kinds.get(head)} {relation} {kinds.get(tail)}"] += 1
-        if rule.acyclic:
-            edges[relation].append((head, tail))
-    n = max(len(heads), 1)
+        if head not in rule.domain or tail not in rule.range:
+            wrong[f"{head} {relation} {tail}"] = count
+    n_valid = len(relations) - sum(wrong.values())
+    edges = {
+        name: rows_where(triples, "relation", name).select(["head_id", "tail_id"])
+        for name, rule in ontology.items()
+        if rule.acyclic
+    }
+    n = max(len(relations), 1)
     n_refused = ledger["triples"]["left_out"].get("outside domain or range", 0)
     n_offered = max(ledger["triples"]["offered"], 1)
-    n_acyclic = sum(len(one) for one in edges.values())
-    n_cyclic = sum(_on_cycles(one) for one in edges.values())
-    known = set(distinct(tables["kg/evidence"], "triple_id"))
-    n_known = sum(one in known for one in triples["triple_id"].to_pylist())
+    n_acyclic = sum(one.num_rows for one in edges.values())
+    n_cyclic = sum(_on_cycles(pairs_of(one)) for one in edges.values())
+    n_known = rows_in_column(triples, "triple_id", tables["kg/evidence"], "triple_id")
     shares = {
-        "type": 1 - n_refused / n_offered if n_valid == len(heads) else n_valid / n,
+        "type": 1 - n_refused / n_offered if not wrong else n_valid / n,
         "acyclicity": 1 - n_cyclic / max(n_acyclic, 1),
         "provenance": n_known / n,
     }
@@ -73,15 +71,15 @@ def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) ->
     }
 
 
-def _on_cycles(edges: list[tuple[str, str]]) -> int:
+def _on_cycles(edges: list[tuple[int, int]]) -> int:
     """Return how many edges lie on cycles: those within a strongly connected component."""
-    graph: dict[str, list[str]] = defaultdict(list)
+    graph: dict[int, list[int]] = defaultdict(list)
     for head, tail in edges:
         graph[head].append(tail)
-    component: dict[str, int] = {}
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
+    component: dict[int, int] = {}
+    index: dict[int, int] = {}
+    low: dict[int, int] = {}
+    stack: list[int] = []
     n_components = 0
     for start in graph:
         if start in index:
