@@ -25,9 +25,6 @@ from graphmert.shards import (
 )
 from graphmert.store import RunDir, empty_table, schema_of
 
-# Its functions are made at import, so their names are not known statically.
-pc: Any = pyarrow.compute
-
 _COUNTS = {
     "kg/entities": "n_entities",
     "kg/triples": "n_triples",

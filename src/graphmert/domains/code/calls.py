@@ -272,7 +272,8 @@ class Resolver:
                 reached = []
                 for one in sorted(made, key=repr):
                     if one[0] == "I" and self.inference.symbol(one).kind in CLASSES:
-                        member = self.inference.member(*one[1:], "__call__", instance=False)
+                        _, file, index = one
+                        member = self.inference.member(file, index, "__call__", instance=False)
                         reached += [(f[1], f[2]) for f in member or () if f[0] == "F"]
             found += [one for one in reached if one not in found]
         return found

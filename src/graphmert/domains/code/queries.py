@@ -16,9 +16,6 @@ from graphmert.domains.code.ontology import load_ontology
 from graphmert.errors import ConfigError, FormatError
 from graphmert.store import RunDir
 
-# Its functions are made at import, so their names are not known statically.
-pc: Any = pyarrow.compute
-
 CALLS = ("calls", "invokes", "instantiates")
 IMPACT = (
     *CALLS,

@@ -10,9 +10,6 @@ from typing import Any
 from graphmert.domains.code.columns import rows_in, rows_without
 from graphmert.store import RunDir
 
-# Its functions are made at import, so their names are not known statically.
-pc: Any = pyarrow.compute
-
 _CALLS = ("calls", "invokes", "instantiates")
 _STATES = ("resolved", "ambiguous", "external", "unresolved")
 _CONTAINMENT = ("contains", "has_parameter")

@@ -25,11 +25,7 @@ from graphmert.domains.code.walk import is_test_path
 from graphmert.errors import FormatError
 from graphmert.store import RunDir
 
-# Its functions are made at import, so their names are not known statically.
-pc: Any = pyarrow.compute
-
 MAX_CANDIDATES = 3
-MAX_EXAMPLES = 200
 _CALLS = ("calls", "invokes", "instantiates")
 _CONSTRUCTORS = ("__init__", "__new__", "__post_init__", "__call__")
 
@@ -234,19 +230,6 @@ def _is_constructor(entity_id: str) -> bool:
     return entity_id.rpartition(".")[2].partition("~")[0] in _CONSTRUCTORS
 
 
-def _wrong_outside(index: _Index, outside: Iterable[tuple[str, int]], *, tests: bool) -> list[str]:
-    """Sites that only ever called something outside, and yet have a target inside."""
-    found = []
-    for place in sorted(outside):
-        site = index.sites.get(place)
-        if site is None or (not tests and is_test_path(place[0])):
-            continue
-        targets = candidates_of(site)
-        if targets and not any(index.is_unseen(one) for one in targets):
-            found.append(f"{place[0]}:{site['line']} {site['text']} not {targets[:3]}")
-    return found
-
-
 def _score(
     index: _Index,
     truth: Mapping[tuple[str, int], set[str]],
@@ -288,7 +271,7 @@ def _score(
         if not hits:
             reason = f"{site['state']} {site['resolver']}" if not found else "wrong target"
             misses[reason] += 1
-            if len(examples[reason]) < MAX_EXAMPLES:
+            if len(examples[reason]) < 200:
                 shown = f"{place[0]}:{site['line']} {site['text']} -> {sorted(reached)[0]}"
                 examples[reason].append(shown + (f" not {found[:3]}" if found else ""))
     wrong = _wrong_outside(index, outside, tests=tests)

@@ -17,9 +17,6 @@ from graphmert.domains.code.ontology import (
     load_ontology,
 )
 
-# Its functions are made at import, so their names are not known statically.
-pc: Any = pyarrow.compute
-
 
 def validate_index(tables: Mapping[str, pa.Table], ledger: Mapping[str, Any]) -> dict[str, Any]:
     """Return shares and whether each is high enough.
