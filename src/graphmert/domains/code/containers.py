@@ -17,13 +17,14 @@ def iterate(inference: Inference, values: Values) -> Values:
     """Return what iterating yields."""
     parts: list[Values] = []
     for value in values:
-        if value[0] == "G" and value[1] != "dict":
-            parts.append(value[2])
-        elif value[0] == "T":
-            parts.extend(value[1])
-        elif value[0] == "I" and inference.symbol(value).kind in CLASSES:
-            parts.append(inference.solver.solve(("iterated", value[1], value[2])))
-        elif value[0] == "TOP":
+        kind, *rest = value
+        if kind == "G" and rest[0] != "dict":
+            parts.append(rest[1])
+        elif kind == "T":
+            parts.extend(rest[0])
+        elif kind == "I" and inference.symbol(value).kind in CLASSES:
+            parts.append(inference.solver.solve(("iterated", *rest)))
+        elif kind == "TOP":
             parts.append(TOP)
     return join(parts)
 
