@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphmert.domains.code.annotations import annotate
 from graphmert.domains.code.builder import CLASSES
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def iterate(inference: Inference, values: Values) -> Values:
     """Return what iterating yields."""
     parts: list[Values] = []
+    rest: list[Any]
     for value in values:
         kind, *rest = value
         if kind == "G" and rest[0] != "dict":
