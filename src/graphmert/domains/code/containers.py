@@ -22,7 +22,8 @@ def iterate(inference: Inference, values: Values) -> Values:
         if kind == "G" and rest[0] != "dict":
             parts.append(rest[1])
         elif kind == "T":
-            parts.extend(rest[0])
+            tuple_parts: Any = rest[0]
+            parts.extend(tuple_parts)
         elif kind == "I" and inference.symbol(value).kind in CLASSES:
             parts.append(inference.solver.solve(("iterated", *rest)))
         elif kind == "TOP":
