@@ -435,10 +435,10 @@ def main(words: Sequence[str] | None = None) -> None:
         for seed in args.seeds
         for variant in variants
     ]
-    if args.measure:
-        measure(trials, args.out, args.scratch)
-        return
     wanted = [t for t in trials if not args.only or t.variant.name in args.only]
+    if args.measure:
+        measure(wanted, args.out, args.scratch)
+        return
     todo = {
         t.key: t
         for t in reversed(wanted)

@@ -227,6 +227,7 @@ def deployment(config: CodeRunConfig, timings: Mapping[str, Any], shape: Mapping
         "",
         "```python",
         "from graphmert import GraphMERT",
+        "",
         f'model = GraphMERT.from_pretrained("{config.out}/model")',
         "```",
         "",
