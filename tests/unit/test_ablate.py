@@ -34,6 +34,7 @@ for needed in ("dense", "bench_train", "ablation_plan"):
 table = _load("ablation_table")
 ablate = _load("ablate")
 bench_queries = _load("bench_queries")
+visible_leaves = _load("visible_leaves")
 
 RUN = """
 out = "unused"
@@ -73,6 +74,10 @@ set = ["model.changes.leaf_visibility=isolated"]
 name = "reference"
 group = "form"
 set = ["model.form=reference", "model.changes.n_leaf_slots=16"]
+[[variant]]
+name = "open"
+group = "visibility"
+set = ["model.changes.leaf_visibility=open"]
 """
 COLOURS = ("red", "green", "blue", "grey", "brown", "black")
 THINGS = ("cell", "wall", "leaf", "root", "stem", "seed")
@@ -170,7 +175,7 @@ def test_the_table_has_every_variant(toy: Path) -> None:
     ablate.main(_words(toy, "--table"))
     written = json.loads((toy / "out" / "table.json").read_text(encoding="utf-8"))
     rows = {row["variant"]: row for row in written["rows"]}
-    assert list(rows) == ["base", "leaf_only", "as_base", "reference"]
+    assert list(rows) == ["base", "leaf_only", "as_base", "reference", "open"]
     assert rows["as_base"]["difference"]["over_seeds"]["mean"] == 0
     assert "| leaf_only |" in (toy / "out" / "table.md").read_text(encoding="utf-8")
 
@@ -242,7 +247,24 @@ def test_a_budget_in_seconds_needs_measured_updates(toy: Path) -> None:
         ablate.main([*words, "--only", "base"])
     ablate.main([*words, "--measure"])
     measured = json.loads((toy / "out" / "step_times.json").read_text(encoding="utf-8"))
-    assert {entry["variant"] for entry in measured.values()} == {"base", "leaf_only", "reference"}
+    assert {entry["variant"] for entry in measured.values()} == {
+        "base",
+        "leaf_only",
+        "reference",
+        "open",
+    }
     ablate.main([*words, "--list"])
     times = ablate.read_times(toy / "out")
     assert all(seconds > 0 for seconds in times.values())
+
+
+def test_visible_leaves_matter_only_where_roots_see_them(toy: Path, tmp_path: Path) -> None:
+    words = _words(toy, "--only", "as_base", "open", "--keep-models")
+    words[words.index("--out") + 1] = str(tmp_path)
+    ablate.main(words)
+    visible_leaves.main([*words[:-1], "--queries", "8"])
+    written = json.loads((tmp_path / "visible_leaves.json").read_text(encoding="utf-8"))
+    isolated, opened = (trial["contexts"] for trial in written["trials"])
+    assert [trial["n_queries"] for trial in written["trials"]] == [8, 8]
+    assert isolated["own"] == isolated["strange"] == isolated["none"]
+    assert opened["own"] != opened["none"]
