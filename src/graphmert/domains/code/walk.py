@@ -81,7 +81,6 @@ class PackageInfo:
     licence: str = ""
     main: str = ""
     folder: str = ""
-    targets: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class _Walker:
         while self._names.setdefault(name, real) != real:
             n += 1
             name = f"{info.name}~{n}"
-        named = PackageInfo(name, info.version, info.licence, info.main, str(folder), info.targets)
+        named = PackageInfo(name, info.version, info.licence, info.main, str(folder))
         self._packages[name] = named
         return named
 
@@ -259,12 +258,7 @@ def _read_pkg_info(text: str, folder: Path) -> PackageInfo | None:
     if not licence:
         found = re.search(r"^Classifier: License :: (?:OSI Approved :: )?(.+)$", header, re.M)
         licence = found.group(1) if found else ""
-    pyproject = folder / "pyproject.toml"
-    targets: tuple[tuple[str, str], ...] = ()
-    if pyproject.is_file():
-        other = _read_pyproject(pyproject.read_text(encoding="utf-8", errors="replace"), folder)
-        targets = other.targets if other is not None else ()
-    return PackageInfo(values.get("Name", ""), values.get("Version", ""), licence, targets=targets)
+    return PackageInfo(values.get("Name", ""), values.get("Version", ""), licence)
 
 
 def _read_pyproject(text: str, folder: Path) -> PackageInfo | None:
@@ -276,13 +270,7 @@ def _read_pyproject(text: str, folder: Path) -> PackageInfo | None:
     licence = project.get("license", "")
     if isinstance(licence, dict):
         licence = licence.get("text", "")
-    scripts = project.get("scripts") or {}
-    targets = tuple(
-        (str(name), str(value).partition(":")[0]) for name, value in sorted(scripts.items())
-    )
-    return PackageInfo(
-        str(project.get("name", "")), str(project.get("version", "")), str(licence), targets=targets
-    )
+    return PackageInfo(str(project.get("name", "")), str(project.get("version", "")), str(licence))
 
 
 def _read_package_json(text: str, folder: Path) -> PackageInfo | None:
@@ -294,14 +282,10 @@ def _read_package_json(text: str, folder: Path) -> PackageInfo | None:
         return None
     main = next((tree[k] for k in ("module", "main") if isinstance(tree.get(k), str)), "index")
     licence = tree.get("license", "")
-    binaries = tree.get("bin") or {}
-    if isinstance(binaries, str):
-        binaries = {str(tree.get("name", "")): binaries}
-    targets = tuple((str(k), str(v)) for k, v in sorted(binaries.items()))
     if isinstance(licence, dict):
         licence = licence.get("type", "")
     name, version = tree.get("name", ""), tree.get("version", "")
-    return PackageInfo(str(name or ""), str(version or ""), str(licence), main, "", targets)
+    return PackageInfo(str(name or ""), str(version or ""), str(licence), main)
 
 
 def _read_pom(text: str, folder: Path) -> PackageInfo | None:
