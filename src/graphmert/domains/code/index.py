@@ -33,6 +33,7 @@ from graphmert.domains.code.inference import SCRIPTS, Inference
 from graphmert.domains.code.linker import Linker
 from graphmert.domains.code.modules import Modules, Summary
 from graphmert.domains.code.rows import Document, FileRows
+from graphmert.domains.code.signature import affected
 from graphmert.domains.code.walk import SourceFile, Walk, WalkSettings, find_files
 from graphmert.progress import Progress, Silent
 from graphmert.shards import (
@@ -69,7 +70,7 @@ class _FileState:
     summary: dict[str, Any]
     deps: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    signature: str = ""
+    signature: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -130,6 +131,7 @@ class _Build:
         self.folder = run.path / "code" / "cache"
         self.seconds: dict[str, float] = {}
         self.message = ""
+        self._old_skipped: list[list[str]] = []
         self._segments: dict[str, dict[str, str]] = {}
         self._facts: dict[int, FileFacts] = {}
 
@@ -146,6 +148,9 @@ class _Build:
         relink = self._to_link(old, read)
         before = {key: one.signature for key, one in old.items()}
         rows = self._timed("link", lambda: self._link(modules, relink, before))
+        is_same = set(old) == set(states) and self._old_skipped == [list(o) for o in walk.skipped]
+        if old and not relink and is_same:
+            return self._unchanged(begun)
         # Until the new state is written, a broken run must not be taken for a whole one.
         (self.folder / "state.json").unlink(missing_ok=True)
         assembled = self._timed(
@@ -162,6 +167,14 @@ class _Build:
         self.seconds["total"] = time.perf_counter() - begun
         self._write_manifest(walk, assembled, len(read), len(rows))
         return IndexResult(len(read), len(rows), self.seconds, self.message, assembled)
+
+    def _unchanged(self, begun: float) -> IndexResult:
+        """Return what stands there already; nothing is written but how long that took."""
+        manifest = json.loads(self.run_dir.manifest.read_text(encoding="utf-8"))
+        found = Assembled(manifest["counts"], manifest["validation"], manifest["outputs"])
+        self.seconds["total"] = time.perf_counter() - begun
+        self._write_timings(0, 0)
+        return IndexResult(0, 0, self.seconds, self.message, found)
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         begun = time.perf_counter()
@@ -192,6 +205,7 @@ class _Build:
             return {}
         self._old_order = tree["order"]
         self._old_entries = tree["entries"]
+        self._old_skipped = tree["skipped"]
         return {key: _FileState(*row) for key, row in tree["files"].items()}
 
     def _extract(
@@ -307,7 +321,7 @@ class _Build:
         return self._number_of
 
     def _link(
-        self, modules: Modules, relink: list[int], before: dict[str, str]
+        self, modules: Modules, relink: list[int], before: dict[str, dict[str, str]]
     ) -> dict[int, FileRows]:
         """Link files, and those that read one whose signature has changed."""
         # Types of one file lead through others; the default limit is for hand-written recursion.
@@ -327,13 +341,22 @@ class _Build:
             state.names = sorted(linker.resolver.names_asked)
             state.signature = linker.signature(number)
             state.deps = _bits(inference.solver.mask)
-            if state.signature != before.get(doc_id):
-                fresh = [one for one in readers.get(number, ()) if one not in queued]
-                todo.extend(fresh)
-                queued.update(fresh)
+            fresh = self._affected(before.get(doc_id, {}), state.signature, readers.get(number, []))
+            todo.extend(one for one in fresh if one not in queued)
+            queued.update(fresh)
             self.progress.update(done + 1, total=len(todo))
         sys.setrecursionlimit(limit)
         return rows
+
+    def _affected(
+        self, before: dict[str, str], after: dict[str, str], readers: list[int]
+    ) -> list[int]:
+        """Return the readers of a file that its change concerns."""
+        came = affected(before, after)
+        if came is None or not after:
+            return readers
+        texts = ((one, self._text_of(self.doc_ids[one]).text) for one in readers if came)
+        return [one for one, text in texts if any(name in text for name in came)]
 
     def _readers(self, linked: set[int]) -> dict[int, list[int]]:
         """Return by file the files that read it, of those not linked anyway."""
@@ -385,6 +408,7 @@ class _Build:
             "settings": config_hash(self.settings),
             "order": self.doc_ids,
             "entries": _script_entries(walk),
+            "skipped": walk.skipped,
             "files": {
                 doc_id: [getattr(state, name) for name in _FileState.__dataclass_fields__]
                 for doc_id, state in sorted(self.states.items())
@@ -417,6 +441,9 @@ class _Build:
                 "outputs": assembled.hashes,
             },
         )
+        self._write_timings(n_read, n_linked)
+
+    def _write_timings(self, n_read: int, n_linked: int) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         atomic_write_json(
             self.run_dir.timings,

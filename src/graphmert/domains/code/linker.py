@@ -83,13 +83,13 @@ class Linker:
             rows.leave_out("types lead too deep, references of the file", self.ids(file)[0])
             return rows
 
-    def signature(self, file: int) -> str:
-        """Return a hash of what other files can see of a file, or "" where it is too deep."""
+    def signature(self, file: int) -> dict[str, str]:
+        """Return what other files can see of a file; nothing where it is too deep to say."""
         try:
             return signature(self, file)
         except RecursionError:
             self.inference.solver.abandon()
-            return ""
+            return {}
 
     def entity(self, target: Target) -> End:
         """Return a symbol as an end of triples; lambdas are what stands around them."""
