@@ -120,14 +120,16 @@ def _cpu_seconds(trial: Trial, scratch: Path, n_updates: int) -> float:
     prepared = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
     work = scratch / "work" / "measure"
     shutil.rmtree(work, ignore_errors=True)
-    changes = {"total_steps": n_updates, "n_threads": 1}
-    train = trial.config.train.model_copy(update=changes)
-    config = trial.config.model_copy(update={"train": train})
+    config = _with_train(trial.config, total_steps=n_updates, n_threads=1)
     begun = time.process_time()
     train_run(config, prepared, work, fingerprint=trial.prepared, progress=Silent())
     took = time.process_time() - begun
     shutil.rmtree(work)
     return took
+
+
+def _with_train(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
 
 
 def _longest_tail(trial: Trial) -> int:
@@ -153,12 +155,21 @@ def prepare(trial: Trial, scratch: Path) -> Path:
 
 
 def run_trial(
-    trial: Trial, out: Path, scratch: Path, limits: Limits, *, keep_model: bool
+    trial: Trial,
+    out: Path,
+    scratch: Path,
+    limits: Limits,
+    *,
+    keep_model: bool,
+    n_threads: int | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate; a trial that diverges has that as its result."""
+    config = trial.config
+    if n_threads is not None:
+        config = _with_train(config, n_threads=n_threads)
     prepared = Prepared.load(prepare(trial, scratch), max_tail_tokens=_longest_tail(trial))
     work = scratch / "work" / trial.key[:16]
-    set_threads(trial.config.train.n_threads)
+    set_threads(config.train.n_threads)
     load = [list(os.getloadavg())]
     result = _label(trial) | {
         "config_hash": trial.key,
@@ -168,9 +179,7 @@ def run_trial(
         "failed": None,
     }
     try:
-        trained = train_run(
-            trial.config, prepared, work, fingerprint=trial.prepared, progress=Silent()
-        )
+        trained = train_run(config, prepared, work, fingerprint=trial.prepared, progress=Silent())
     except DataError as error:
         result["failed"] = str(error)
     else:
@@ -406,6 +415,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], help="variants to run (the table has all)")
     parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time; they share the CPU")
+    parser.add_argument("--threads", type=int, help="of a trial, in place of the run file's")
     parser.add_argument("--set", dest="base", action="append", default=[], help="for all: a.b=c")
     parser.add_argument("--keep-models", action="store_true")
     parser.add_argument("--measure", action="store_true", help="only time an update of each")
@@ -484,7 +494,14 @@ def _run_all(
             return
         started = time.perf_counter()
         if args.jobs == 1:
-            run_trial(trial, args.out, args.scratch, limits, keep_model=args.keep_models)
+            run_trial(
+                trial,
+                args.out,
+                args.scratch,
+                limits,
+                keep_model=args.keep_models,
+                n_threads=args.threads,
+            )
         else:
             command = [sys.executable, __file__, *words, "--jobs", "1"]
             command += ["--only", trial.variant.name, "--seeds", str(trial.seed)]
