@@ -112,6 +112,7 @@ class ChainBatch:
         leaf_index_TL, leaf_mask_TL: flat positions of all leaves of a triple, names included.
         tail_mask_TL: True at tail leaves only.
         vectors_BNC: optional float input vectors in place of tokens.
+        head_type_T, tail_type_T: entity types at both ends of each triple, -1 where unknown.
         labels: what is asked, or None.
         n_samples: B.
     """
@@ -133,6 +134,8 @@ class ChainBatch:
     leaf_mask_TL: Tensor
     tail_mask_TL: Tensor
     vectors_BNC: Tensor | None = None
+    head_type_T: Tensor | None = None
+    tail_type_T: Tensor | None = None
     labels: Labels | None = field(default=None)
 
     @property
@@ -208,8 +211,8 @@ def collate(
     table, padding_mask = _node_table(chains, names, pad_id)
     token, kind, root, triple, slot = (torch.from_numpy(column) for column in table)
     groups = _groups(chains, names, n_nodes=table.shape[2])
-    fields_TC = np.array(groups.fields, dtype=np.int64).reshape(-1, 5)
-    relation, row, start, end, ordinal = torch.from_numpy(fields_TC.T.copy())
+    fields_TC = np.array(groups.fields, dtype=np.int64).reshape(-1, 7)
+    relation, row, start, end, ordinal, head_type, tail_type = torch.from_numpy(fields_TC.T.copy())
     head_index, head_mask = _ragged(groups.heads)
     leaf_index, leaf_mask = _ragged(groups.leaves)
     tail_flag, _ = _ragged(groups.tail_flags)
@@ -235,6 +238,8 @@ def collate(
         leaf_mask_TL=torch.from_numpy(leaf_mask),
         tail_mask_TL=torch.from_numpy(tail_flag.astype(bool)),
         vectors_BNC=lookup,
+        head_type_T=head_type,
+        tail_type_T=tail_type,
     )
 
 
@@ -260,12 +265,15 @@ def _node_table(
 
 @dataclass
 class _Groups:
-    """Flat places of each triple's head and leaves, and (relation, row, start, end, ordinal)."""
+    """Flat places of each triple's head and leaves, and numbers of each.
+
+    Fields: relation, row, start, end, ordinal, type of head, type of tail.
+    """
 
     heads: list[np.ndarray] = field(default_factory=list)
     leaves: list[np.ndarray] = field(default_factory=list)
     tail_flags: list[np.ndarray] = field(default_factory=list)
-    fields: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    fields: list[tuple[int, ...]] = field(default_factory=list)
 
 
 def _groups(chains: Sequence[LeafyChain], names: RelationNames, *, n_nodes: int) -> _Groups:
@@ -283,7 +291,8 @@ def _groups(chains: Sequence[LeafyChain], names: RelationNames, *, n_nodes: int)
             found.tail_flags.append(np.arange(size) >= n_name)
             ordinal = ordinals.get(start, 0)
             ordinals[start] = ordinal + 1
-            found.fields.append((triple.relation, row, start, end, ordinal))
+            types = (triple.head_type, triple.tail_type)
+            found.fields.append((triple.relation, row, start, end, ordinal, *types))
             first += size
     return found
 

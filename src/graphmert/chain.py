@@ -31,6 +31,7 @@ class LeafTriple:
         tail: token ids of the tail; its leaves hang on root `head_start`.
         tail_entity, head_entity: rows of the entity table, -1 where unknown.
         mentions: half-open root spans where the tail itself is written.
+        head_type, tail_type: entity types, -1 where unknown or hidden.
     """
 
     relation: int
@@ -40,6 +41,8 @@ class LeafTriple:
     tail_entity: int = -1
     head_entity: int = -1
     mentions: tuple[tuple[int, int], ...] = ()
+    head_type: int = -1
+    tail_type: int = -1
 
 
 @dataclass(frozen=True, slots=True)

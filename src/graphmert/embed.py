@@ -158,8 +158,8 @@ class NodeEmbedding(nn.Module):
     as they are, and without a mask vector none can be hidden.
 
     Roots: token (or projected vector) + position + type row 0. Leaves: token + their root's
-    position + slot + type row 1 + relation embedding + H-GAT. Graph positions, if any. Then
-    LayerNorm and dropout.
+    position + slot + type row 1 + relation embedding + H-GAT + the entity types of both ends, if
+    asked for. Graph positions, if any. Then LayerNorm and dropout.
     """
 
     def __init__(
@@ -188,6 +188,7 @@ class NodeEmbedding(nn.Module):
         dropout: float,
         graph_depth: int = 0,
         isolated: bool = True,
+        n_entity_types: int = 0,
     ) -> None:
         super().__init__()
         takes_vectors = input_width is not None
@@ -209,6 +210,9 @@ class NodeEmbedding(nn.Module):
         self.hgat = None
         if hgat != "none":
             self.hgat = HGAT(width, n_relations, form=hgat, rank=hgat_rank, slope=hgat_slope)
+        # Row 0 of both is a type that is unknown or hidden.
+        self.head_type = nn.Embedding(n_entity_types + 1, width) if n_entity_types else None
+        self.tail_type = nn.Embedding(n_entity_types + 1, width) if n_entity_types else None
         self.graph = None
         if graph_depth:
             self.graph = GraphPositions(width, max_depth=graph_depth, isolated=isolated)
@@ -256,8 +260,8 @@ class NodeEmbedding(nn.Module):
         return torch.where(masked_BN1, self.mask_vector.to(vector_BND.dtype), vector_BND)
 
     def _add_relations(self, token_BND: Tensor, batch: ChainBatch) -> Tensor:
-        """Add the relation embedding and the H-GAT message to the leaves."""
-        if self.relation is None and self.hgat is None:
+        """Add the relation embedding, the H-GAT message and entity types to the leaves."""
+        if self.relation is None and self.hgat is None and self.head_type is None:
             return token_BND
         width = token_BND.shape[-1]
         flat = token_BND.reshape(-1, width)
@@ -275,6 +279,13 @@ class NodeEmbedding(nn.Module):
             if self.relation is None:
                 message_TLD = self.relation_dropout(message_TLD)
             added_TLD = added_TLD + message_TLD
+        for table, type_T in (
+            (self.head_type, batch.head_type_T),
+            (self.tail_type, batch.tail_type_T),
+        ):
+            if table is not None:
+                row_T = torch.zeros_like(batch.relation_T) if type_T is None else type_T + 1
+                added_TLD = added_TLD + table(row_T)[:, None, :]
         live_TL = batch.leaf_mask_TL
         flat = flat.index_add(0, batch.leaf_index_TL[live_TL], added_TLD[live_TL].to(flat.dtype))
         return flat.reshape(token_BND.shape)

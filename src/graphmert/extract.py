@@ -32,6 +32,7 @@ class Query:
     head_end: int
     relation: int
     head_entity: int = -1
+    head_type: int = -1
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Asker:
             head_end=query.head_end,
             tail=(self.mask_id,) * n_slots,
             head_entity=query.head_entity,
+            head_type=query.head_type,
         )
 
     def split(self, groups: Sequence[LeafTriple]) -> list[slice]:

@@ -247,8 +247,9 @@ def mask_chain(
         inline = ask and config.query_slots == 0 and wholly_hidden
         if ask and not inline:
             size = config.query_slots or len(triple.tail)
-            queries.append(replace(triple, tail=(vocabulary.mask_id,) * size))
-        shown = replace(triple, relation=decision.shown(triple))
+            queries.append(replace(triple, tail=(vocabulary.mask_id,) * size, tail_type=-1))
+        tail_type = -1 if decision.hidden.any() else triple.tail_type
+        shown = replace(triple, relation=decision.shown(triple), tail_type=tail_type)
         triples.append(replace(shown, tail=tuple(int(t) for t in tail)))
         leaf_labels.append(labels)
         relation_labels.append(triple.relation if mode in ("relation", "both") else IGNORE)

@@ -81,6 +81,7 @@ class GraphMERTConfig(PretrainedConfig):
         graph_depth: int = 0,
         n_hops: int = 0,
         n_entity_types: int = 0,
+        entity_type_embedding: bool = False,
         embedding_norm: bool = True,
         output_transform: bool = False,
         sbo_tied: bool = True,
@@ -160,6 +161,7 @@ def _make_embedding(c: GraphMERTConfig) -> NodeEmbedding:
         dropout=c.dropout if c.embedding_dropout is None else c.embedding_dropout,
         graph_depth=c.graph_depth,
         isolated=c.leaf_visibility == "isolated",
+        n_entity_types=c.n_entity_types if c.entity_type_embedding else 0,
     )
 
 

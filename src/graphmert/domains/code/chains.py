@@ -13,6 +13,7 @@ from pydantic import Field
 
 from graphmert.chain import LeafTriple, LeafyChain
 from graphmert.config import Settings
+from graphmert.domains.code.rules import entity_types
 from graphmert.domains.code.samples import CodeSample
 from graphmert.domains.code.tables import EXTERNAL, CodeTables, Edge, Reference, Symbol
 from graphmert.shards import Ledger
@@ -144,15 +145,19 @@ class ChainBuilder:
                 ledger.leave_out(reason or "", example=example)
                 continue
             leaves[place.start] += len(tail)
+            rows = self.vocabulary.row_of
+            head_row, tail_row = rows[edge.head_id], rows[edge.tail_id]
             triples.append(
                 LeafTriple(
                     relation=self.vocabulary.relation_of[edge.relation],
                     head_start=place.start,
                     head_end=place.end,
                     tail=tail,
-                    tail_entity=self.vocabulary.row_of[edge.tail_id],
-                    head_entity=self.vocabulary.row_of[edge.head_id],
+                    tail_entity=tail_row,
+                    head_entity=head_row,
                     mentions=tuple((m.start, m.end) for m in self.mentions(sample, offsets, edge)),
+                    head_type=int(self.type_of_row[head_row]),
+                    tail_type=int(self.type_of_row[tail_row]),
                 )
             )
             ledger.keep()
@@ -245,6 +250,13 @@ class ChainBuilder:
         if reference.state != "external" or not tail_id.startswith(EXTERNAL):
             return False
         return tail_id.rsplit(".", 1)[-1].endswith(reference.text.rsplit(".", 1)[-1])
+
+    @cached_property
+    def type_of_row(self) -> np.ndarray:
+        """int64 (entities,), index of each entity's type."""
+        index = {name: i for i, name in enumerate(entity_types())}
+        types = self.tables.types
+        return np.array([index[types[entity]] for entity in self.vocabulary.entities])
 
     def tail_tokens(self, entity_id: str) -> tuple[int, ...]:
         """Tokens of a tail, all of them."""

@@ -204,8 +204,10 @@ def ask(
         question_chain(prepared.chains[part][q.chain], q, pairs, asking, tokenizer.mask_id)
         for q in questions
     ]
+    types = prepared.type_of_row
     queries = [
-        Query(i, q.head_start, q.head_end, q.relation, q.head) for i, q in enumerate(questions)
+        Query(i, q.head_start, q.head_end, q.relation, q.head, int(types[q.head]))
+        for i, q in enumerate(questions)
     ]
     asker = Asker(
         mask_id=tokenizer.mask_id,

@@ -15,7 +15,7 @@ from graphmert.batch import RelationNames
 from graphmert.chain import LeafyChain
 from graphmert.domains.code.chains import ChainBuilder, Vocabulary
 from graphmert.domains.code.ontology import load_ontology, load_profile
-from graphmert.domains.code.rules import entity_types, fact_rules
+from graphmert.domains.code.rules import fact_rules
 from graphmert.domains.code.samples import CodeSample, make_samples
 from graphmert.domains.code.splits import PARTS, SplitSamples, split_samples
 from graphmert.domains.code.tables import CodeTables
@@ -114,12 +114,10 @@ class CodePrepared:
         """Names of the entities of training packages, which are the first."""
         return replace(self.names, roots=self.names.roots[: self.vocabulary.n_train])
 
-    @cached_property
+    @property
     def type_of_row(self) -> np.ndarray:
         """int64 (entities,), index of each entity's type."""
-        index = {name: i for i, name in enumerate(entity_types())}
-        types = self.tables.types
-        return np.array([index[types[entity]] for entity in self.vocabulary.entities])
+        return self.builder.type_of_row
 
     @cached_property
     def part_of_row(self) -> np.ndarray:
