@@ -61,20 +61,30 @@ def log_decay(distance: Tensor, p: Tensor, *, decay_base: float, offset: int = 0
 
 
 def visible(
-    kind_BN: Tensor, triple_BN: Tensor, padding_mask_BN: Tensor, *, visibility: LeafVisibility
+    kind_BN: Tensor,
+    triple_BN: Tensor,
+    padding_mask_BN: Tensor,
+    *,
+    visibility: LeafVisibility,
+    shown_BN: Tensor | None = None,
 ) -> Tensor:
     """Which node (row) may attend to which (column).
 
     "open": every real node. "isolated": roots see roots; a leaf sees roots and the leaves of
-    its own triple. Padding rows see the first node, so that no softmax is empty.
+    its own triple; leaves of shown triples are seen by all. Padding rows see the first node, so
+    that no softmax is empty.
 
+    Args:
+        shown_BN: bool, leaves of shown triples; None where there are none.
     Returns: bool (B, N, N).
     """
     visible_BNN = padding_mask_BN[:, None, :].expand(-1, kind_BN.shape[1], -1).clone()
     if visibility == "isolated":
-        root_BN = kind_BN == ROOT
+        seen_BN = kind_BN == ROOT
+        if shown_BN is not None:
+            seen_BN = seen_BN | shown_BN
         same_BNN = triple_BN[:, :, None] == triple_BN[:, None, :]
-        visible_BNN &= root_BN[:, None, :] | same_BNN
+        visible_BNN &= seen_BN[:, None, :] | same_BNN
     empty_BN = ~padding_mask_BN
     visible_BNN[empty_BN] = False
     visible_BNN[..., 0] |= empty_BN

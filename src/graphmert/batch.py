@@ -75,6 +75,8 @@ class Labels:
         names: chains of the candidate names, or None.
         name_entity_C: rows of the entity table, one per name.
         constraints: triples for the regularisers, or None.
+        name_row_C: rows of this batch whose roots are the candidates, in place of `names`.
+        known: what the graph says of the candidates, or None.
     """
 
     mlm_position_P: Tensor
@@ -93,6 +95,27 @@ class Labels:
     names: ChainBatch | None = None
     name_entity_C: Tensor | None = None
     constraints: ConstraintBatch | None = None
+    name_row_C: Tensor | None = None
+    known: KnownBatch | None = None
+
+
+@dataclass(frozen=True)
+class KnownBatch:
+    """What a graph says of the candidates of a batch, the triples asked for left out.
+
+    Attributes:
+        feature_CF: float32, see `graphmert.known.features`.
+        link_query_L, link_column_L, link_relation_L: int64, known triples from the head of an
+            entity query (by its place among the queries) to a candidate (column).
+        offset_C: float32, what is added to a candidate's logit: minus the logarithm of its
+            chance to be in the batch.
+    """
+
+    feature_CF: Tensor
+    link_query_L: Tensor
+    link_column_L: Tensor
+    link_relation_L: Tensor
+    offset_C: Tensor
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,7 @@ class ChainBatch:
         tail_mask_TL: True at tail leaves only.
         vectors_BNC: optional float input vectors in place of tokens.
         head_type_T, tail_type_T: entity types at both ends of each triple, -1 where unknown.
+        shown_BN: bool, leaves of shown triples; None where there are none.
         labels: what is asked, or None.
         n_samples: B.
     """
@@ -137,6 +161,7 @@ class ChainBatch:
     head_type_T: Tensor | None = None
     tail_type_T: Tensor | None = None
     labels: Labels | None = field(default=None)
+    shown_BN: Tensor | None = None
 
     @property
     def n_samples(self) -> int:
@@ -175,7 +200,7 @@ def _move(value: Any, device: torch.device | str) -> Any:
         old = getattr(value, item.name)
         if isinstance(old, Tensor):
             moved[item.name] = old.to(device)
-        elif isinstance(old, ChainBatch | Labels | ConstraintBatch):
+        elif isinstance(old, ChainBatch | Labels | ConstraintBatch | KnownBatch):
             moved[item.name] = _move(old, device)
     return replace(value, **moved)
 
@@ -211,6 +236,11 @@ def collate(
     table, padding_mask = _node_table(chains, names, pad_id)
     token, kind, root, triple, slot = (torch.from_numpy(column) for column in table)
     groups = _groups(chains, names, n_nodes=table.shape[2])
+    shown_BN = None
+    if groups.shown:
+        flags = np.zeros(table.shape[1] * table.shape[2], dtype=bool)
+        flags[np.concatenate(groups.shown)] = True
+        shown_BN = torch.from_numpy(flags.reshape(table.shape[1:]))
     fields_TC = np.array(groups.fields, dtype=np.int64).reshape(-1, 7)
     relation, row, start, end, ordinal, head_type, tail_type = torch.from_numpy(fields_TC.T.copy())
     head_index, head_mask = _ragged(groups.heads)
@@ -240,6 +270,7 @@ def collate(
         vectors_BNC=lookup,
         head_type_T=head_type,
         tail_type_T=tail_type,
+        shown_BN=shown_BN,
     )
 
 
@@ -274,6 +305,7 @@ class _Groups:
     leaves: list[np.ndarray] = field(default_factory=list)
     tail_flags: list[np.ndarray] = field(default_factory=list)
     fields: list[tuple[int, ...]] = field(default_factory=list)
+    shown: list[np.ndarray] = field(default_factory=list)
 
 
 def _groups(chains: Sequence[LeafyChain], names: RelationNames, *, n_nodes: int) -> _Groups:
@@ -289,6 +321,8 @@ def _groups(chains: Sequence[LeafyChain], names: RelationNames, *, n_nodes: int)
             found.heads.append(np.arange(base + start, base + end))
             found.leaves.append(np.arange(first, first + size))
             found.tail_flags.append(np.arange(size) >= n_name)
+            if triple.shown:
+                found.shown.append(found.leaves[-1])
             ordinal = ordinals.get(start, 0)
             ordinals[start] = ordinal + 1
             types = (triple.head_type, triple.tail_type)

@@ -32,6 +32,7 @@ class LeafTriple:
         tail_entity, head_entity: rows of the entity table, -1 where unknown.
         mentions: half-open root spans where the tail itself is written.
         head_type, tail_type: entity types, -1 where unknown or hidden.
+        shown: known here, so that every node of the chain may see its leaves under any visibility.
     """
 
     relation: int
@@ -43,6 +44,7 @@ class LeafTriple:
     mentions: tuple[tuple[int, int], ...] = ()
     head_type: int = -1
     tail_type: int = -1
+    shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,7 +281,11 @@ class Encoder(nn.Module):
             )
         )
         visible_BNN = visible(
-            part.kind_BN, part.triple_BN, part.padding_mask_BN, visibility=self.visibility
+            part.kind_BN,
+            part.triple_BN,
+            part.padding_mask_BN,
+            visibility=self.visibility,
+            shown_BN=None if batch.shown_BN is None else batch.shown_BN[rows, :longest],
         )
         if self.root_band is not None:
             gap_BNN = (part.root_BN[:, :, None] - part.root_BN[:, None, :]).abs()

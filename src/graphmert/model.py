@@ -20,6 +20,7 @@ from graphmert.encoder import Encoder, Layer
 from graphmert.objectives import (
     INITIAL_LOG_SCALE,
     EntityHead,
+    KnownTerms,
     RelationHead,
     SpanBoundaryHead,
     Transform,
@@ -86,6 +87,7 @@ class GraphMERTConfig(PretrainedConfig):
         output_transform: bool = False,
         sbo_tied: bool = True,
         entity_pooled: bool = True,
+        known_terms: bool = False,
         objectives: tuple[str, ...] = OBJECTIVES,
         loss_form: LossForm = "mean",
         dropout: float = 0.1,
@@ -200,6 +202,7 @@ class GraphMERT(PreTrainedModel):
         if "relation" in asked:
             self.relation_head = RelationHead(width, c.n_relations, n_ordinals=c.n_ordinals)
         self.entity_head = EntityHead(width, pooled=c.entity_pooled) if "entity" in asked else None
+        self.known_terms = KnownTerms(c.n_relations) if c.known_terms else None
         self.constraint_head = _make_constraint_head(c)
         self._pretrained: frozenset[str] = frozenset()
         self.post_init()
@@ -242,6 +245,9 @@ class GraphMERT(PreTrainedModel):
         elif isinstance(module, NodeEmbedding):
             if module.mask_vector is not None:
                 nn.init.zeros_(module.mask_vector)
+        elif isinstance(module, KnownTerms):
+            nn.init.zeros_(module.entity)
+            nn.init.zeros_(module.link)
         elif isinstance(module, TripleScorer):
             nn.init.ones_(module.relation)
         elif isinstance(module, ConstraintHead):
@@ -327,15 +333,10 @@ class GraphMERT(PreTrainedModel):
         if self.relation_head is not None:
             logits_PE = self.relation_logits(states_BND, batch)[labels.relation_triple_P]
             losses["relation"] = cross_entropy(logits_PE, labels.relation_label_P)
-        if self.entity_head is not None and labels.names is not None:
-            query_QD = self.entity_queries(states_BND, batch)[labels.entity_triple_Q]
-            losses["entity"] = entity_loss(
-                query_QD,
-                self.encode_names(labels.names),
-                self.entity_head.log_scale,
-                labels.entity_positive_Q,
-                labels.entity_excluded_QC,
-            )
+        if self.entity_head is not None and (
+            labels.names is not None or labels.name_row_C is not None
+        ):
+            losses["entity"] = self._entity_loss(states_BND, batch, labels)
         if self.constraint_head is not None and labels.constraints is not None:
             vectors_CD = self.encode_names(labels.constraints.names)
             losses |= self.constraint_head(vectors_CD, labels.constraints)
@@ -343,6 +344,31 @@ class GraphMERT(PreTrainedModel):
             samples = torch.tensor(float(batch.n_samples))
             return {f"{name}_sum": (total, samples) for name, (total, _) in losses.items()}
         return losses
+
+    def _entity_loss(
+        self, states_BND: Tensor, batch: ChainBatch, labels: Labels
+    ) -> tuple[Tensor, Tensor]:
+        """MNM-entity against names encoded apart, or against the roots of the batch's chains."""
+        assert self.entity_head is not None
+        if labels.names is not None:
+            name_CD = self.encode_names(labels.names)
+        else:
+            assert labels.name_row_C is not None
+            name_CD = unit(root_mean(states_BND, batch))[labels.name_row_C]
+        bias_QC = None
+        if labels.known is not None:
+            bias_QC = labels.known.offset_C[None]
+            if self.known_terms is not None:
+                relation_Q = batch.relation_T[labels.entity_triple_Q]
+                bias_QC = bias_QC + self.known_terms(relation_Q, labels.known)
+        return entity_loss(
+            self.entity_queries(states_BND, batch)[labels.entity_triple_Q],
+            name_CD,
+            self.entity_head.log_scale,
+            labels.entity_positive_Q,
+            labels.entity_excluded_QC,
+            bias_QC,
+        )
 
     def _token_losses(self, flat_ND: Tensor, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
         """MLM and MNM-leaf through one call of the vocabulary network."""

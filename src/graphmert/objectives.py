@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from graphmert.batch import ChainBatch
+from graphmert.batch import ChainBatch, KnownBatch
+from graphmert.known import n_features
 
 INITIAL_LOG_SCALE = math.log(20.0)
 
@@ -185,16 +186,55 @@ class EntityHead(nn.Module):
 
 
 def entity_loss(
-    query_QD: Tensor, name_CD: Tensor, log_scale: Tensor, positive_Q: Tensor, excluded_QC: Tensor
+    query_QD: Tensor,
+    name_CD: Tensor,
+    log_scale: Tensor,
+    positive_Q: Tensor,
+    excluded_QC: Tensor,
+    bias_QC: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE over the batch's names: other true tails of a query are no negatives.
 
-    Returns: (sum over queries of -log softmax_c(q . e_c * exp(t))[positive], Q).
+    Args:
+        bias_QC: added to the logits, if given.
+    Returns: (sum over queries of -log softmax_c(q . e_c * exp(t) + bias)[positive], Q).
     Checked by: tests/golden/test_losses.py
     """
     with torch.autocast(query_QD.device.type, enabled=False):  # bf16 cosines would tie
         logits_QC = query_QD @ name_CD.T * log_scale.clamp(max=math.log(100.0)).exp()
+        if bias_QC is not None:
+            logits_QC = logits_QC + bias_QC
     return cross_entropy(logits_QC.masked_fill(excluded_QC, float("-inf")), positive_Q)
+
+
+class KnownTerms(nn.Module):
+    """What a graph already says of a candidate, as logits.
+
+    bias(q, c) = 10 (U[r_q] . x_c + sum over known triples (h_q, s, c) of V[r_q, s])
+
+    x_c says which relations c has (`graphmert.known.features`): an entity that has its parent is
+    no likely child of another. U and V start at zero; the factor lets a few thousand steps of a
+    usual learning rate reach logits of some units.
+
+    Checked by: tests/unit/test_known.py
+    """
+
+    gain = 10.0
+
+    def __init__(self, n_relations: int) -> None:
+        super().__init__()
+        self.entity = nn.Parameter(torch.zeros(n_relations, n_features(n_relations)))
+        self.link = nn.Parameter(torch.zeros(n_relations, n_relations))
+
+    def forward(self, relation_Q: Tensor, known: KnownBatch) -> Tensor:
+        """Relations of Q queries, and what is known of C candidates -> float32 (Q, C)."""
+        with torch.autocast(relation_Q.device.type, enabled=False):
+            bias_QC = self.entity[relation_Q] @ known.feature_CF.T
+            value_L = self.link[relation_Q[known.link_query_L], known.link_relation_L]
+            bias_QC = bias_QC.index_put(
+                (known.link_query_L, known.link_column_L), value_L, accumulate=True
+            )
+            return self.gain * bias_QC
 
 
 def root_mean(states_BND: Tensor, batch: ChainBatch) -> Tensor:

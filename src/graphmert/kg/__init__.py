@@ -12,6 +12,7 @@ from graphmert.kg.compare import (
 )
 from graphmert.kg.document import KGDocument, Typedef, join_documents, without_relations
 from graphmert.kg.explain import Explanation, explain_violation
+from graphmert.kg.listed import describe_entities, read_listed, require_apart
 from graphmert.kg.obo import read_obo
 from graphmert.kg.rdf import read_rdf
 from graphmert.kg.reading import read_kg, rename_aliases
@@ -29,6 +30,7 @@ from graphmert.kg.schema import (
 from graphmert.kg.split import split_by_head
 from graphmert.kg.terms import read_terms
 from graphmert.kg.types import KG, Entity, Triple, triple_id
+from graphmert.kg.wordnet import read_wordnet
 
 __all__ = [
     "KG",
@@ -43,18 +45,22 @@ __all__ = [
     "Typedef",
     "Violation",
     "compare_kgs",
+    "describe_entities",
     "describe_kg",
     "explain_violation",
     "infer_schema",
     "join_documents",
     "merge_documents",
     "read_kg",
+    "read_listed",
     "read_obo",
     "read_rdf",
     "read_rows",
     "read_schema",
     "read_terms",
+    "read_wordnet",
     "rename_aliases",
+    "require_apart",
     "require_triples",
     "require_valid",
     "schema_beside",

@@ -39,6 +39,7 @@ class KGDocument:
         ledger: counts entities, synonyms and triples, kept and left out.
         source: file name.
         version: the source's own version, or "".
+        other_ids: ids under which other sources name the entities -> the entities.
     """
 
     kg: KG
@@ -47,6 +48,7 @@ class KGDocument:
     typedefs: dict[str, Typedef] = field(default_factory=dict)
     source: str = ""
     version: str = ""
+    other_ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def join_documents(documents: Sequence[KGDocument]) -> KGDocument:
@@ -60,7 +62,9 @@ def join_documents(documents: Sequence[KGDocument]) -> KGDocument:
     ledger = Ledger("read_kg")
     definitions: dict[str, str] = {}
     typedefs: dict[str, Typedef] = {}
+    other_ids: dict[str, tuple[str, ...]] = {}
     for one in documents:
+        other_ids = one.other_ids | other_ids
         ledger.merge(one.ledger)
         definitions = one.definitions | definitions
         typedefs = one.typedefs | typedefs
@@ -74,6 +78,7 @@ def join_documents(documents: Sequence[KGDocument]) -> KGDocument:
         typedefs=dict(sorted(typedefs.items())),
         source=" + ".join(one.source for one in documents),
         version=" + ".join(one.version for one in documents if one.version),
+        other_ids=other_ids,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphmert.errors import FormatError
 from graphmert.kg.document import KGDocument, join_documents
+from graphmert.kg.listed import read_listed
 from graphmert.kg.obo import read_obo
 from graphmert.kg.rdf import SUFFIXES as RDF_SUFFIXES
 from graphmert.kg.rdf import read_rdf
@@ -16,6 +17,7 @@ from graphmert.kg.rows import SUFFIXES as ROW_SUFFIXES
 from graphmert.kg.schema import Schema
 from graphmert.kg.terms import read_terms
 from graphmert.kg.types import KG, Entity, Triple
+from graphmert.kg.wordnet import is_wordnet, read_wordnet
 from graphmert.shards import Ledger, read_table
 
 FORMATS = (
@@ -23,6 +25,8 @@ FORMATS = (
     *RDF_SUFFIXES,
     *ROW_SUFFIXES,
     ".json",
+    ".txt",
+    ".tar.gz",
 )
 
 
@@ -33,8 +37,9 @@ def read_kg(
 
     Args:
         paths: files (`.obo`, `.ttl`, `.nt`, `.rdf`, `.owl`, `.csv`, `.tsv`, `.jsonl`, or `.json`
-            with a list of terms; each may end in `.gz`), or folders: of
-            rows, or with the tables of a run (`RUN/seed`, `RUN/kg`).
+            with a list of terms, `.txt` with a triple a line; each may end in `.gz`), a WordNet
+            database (`.tar.gz`), or folders: of rows, of a WordNet database, or with the tables
+            of a run (`RUN/seed`, `RUN/kg`).
         schema: relation names that are aliases in it become the relation's own name.
 
     Raises:
@@ -48,6 +53,8 @@ def read_kg(
 
 
 def _read_one(path: Path) -> KGDocument:
+    if is_wordnet(path):
+        return read_wordnet(path)
     if path.is_dir():
         is_run = all((path / f"{name}.parquet").is_file() for name in ("entities", "triples"))
         return read_run_tables(path) if is_run else read_rows(path)
@@ -60,6 +67,8 @@ def _read_one(path: Path) -> KGDocument:
         return read_rows(path)
     if suffix == ".json":
         return read_terms(path)
+    if suffix == ".txt":
+        return read_listed(path)
     raise FormatError(
         "no known form of a knowledge graph",
         where=str(path),
