@@ -65,6 +65,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "seed/entities": _columns(entity_id=_TEXT, name=_TEXT, type=_TEXT, synonyms=_TEXTS),
     "seed/triples": _columns(head_id=_TEXT, relation=_TEXT, tail_id=_TEXT, split=_TEXT),
+    "seed/mirrors": _columns(head_id=_TEXT, relation=_TEXT, tail_id=_TEXT),
     "chains/chains": _columns(
         chain_id=_TEXT,
         roots=_OFFSETS,
@@ -133,6 +134,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         tail_id=(_TEXT, None),
         token_score=_SCORE,
         llm=_TEXT,
+    ),
+    "kg/completion": _columns(
+        graph=_TEXT,
+        split=_TEXT,
+        side=_TEXT,
+        head_id=_TEXT,
+        relation=_TEXT,
+        tail_id=_TEXT,
+        rank=pa.float64(),
     ),
     "kg/rejected": _columns(
         candidate=_TEXT,

@@ -19,6 +19,7 @@ from graphmert.run.settings import (
     body_path,
     corpus_path,
     kg_paths,
+    kg_source,
 )
 from graphmert.shards import atomic_write_text, sha256_file
 
@@ -164,6 +165,10 @@ class _Plan:
                     self.inputs["embedding"] = sha256_file(embedding)
         if config.kg.schema_file:
             self.inputs["schema"] = hash_of([Path(config.kg.schema_file)])
+        if config.complete.is_on:
+            for role in ("valid", "test", "entities"):
+                if place := getattr(config.complete, role):
+                    self.inputs[role] = hash_of([kg_source(place)])
         judge = body_path(config.evaluate.body)
         for role, body in (("body", self.body), ("baseline_body", judge)):
             if body is not None and (Path(body) / "model.safetensors").is_file():
@@ -188,6 +193,8 @@ class _Plan:
             "report": [],
         }[stage]
         own = {name: config[name] for name in parts}
+        if self.config.complete.is_on:
+            own["complete"] = self._of_completion(stage, config["complete"])
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
             own |= self._of_corpus(config)
@@ -200,6 +207,18 @@ class _Plan:
             own["compute"] = [config["train"][name] for name in ("precision", "n_threads")]
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
         return fingerprint(stage, own, before)
+
+    def _of_completion(self, stage: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """The part of `complete` that a stage depends on, with the files it names."""
+        walks, published = settings.pop("walks"), settings.pop("published")
+        inputs = {role: self.inputs.get(role) for role in ("valid", "test", "entities", "schema")}
+        return {
+            "prepare": settings | inputs,
+            "train": walks,
+            "extract": {"max_shown": walks["max_shown"]},
+            "evaluate": {"published": published},
+            "report": {},
+        }[stage]
 
     def _of_corpus(self, config: dict[str, Any]) -> dict[str, Any]:
         """What else preparing depends on: for definitions only what is not the default."""
@@ -221,6 +240,8 @@ class _Plan:
         stages.set_threads(config.train.n_threads)
         if stage == "train":
             drop_stale_training(run_dir / "model", wanted)
+        if config.complete.is_on:
+            return self._completion_work(stage, wanted, progress)
         return {
             "prepare": lambda: prepare_stage(
                 config, run_dir, self.kg, self.body, progress, corpus=self.corpus
@@ -228,6 +249,23 @@ class _Plan:
             "train": lambda: stages.train_stage(config, run_dir, wanted, progress),
             "extract": lambda: stages.extract_stage(config, run_dir, progress),
             "evaluate": lambda: stages.evaluate_stage(config, run_dir, progress),
+            "report": lambda: stages.report_stage(run_dir),
+        }[stage]
+
+    def _completion_work(
+        self, stage: str, wanted: str, progress: Progress
+    ) -> Callable[[], StageOutput]:
+        """The function that does a stage of a run that completes a graph."""
+        from graphmert.run import stages
+        from graphmert.run.completion import stages as completion
+        from graphmert.run.completion.prepare import prepare_completion
+
+        config, run_dir = self.config, self.run_dir
+        return {
+            "prepare": lambda: prepare_completion(config, run_dir, self.kg, self.body, progress),
+            "train": lambda: completion.train_stage(config, run_dir, wanted, progress),
+            "extract": lambda: completion.rank_stage(config, run_dir, progress),
+            "evaluate": lambda: completion.evaluate_stage(config, run_dir),
             "report": lambda: stages.report_stage(run_dir),
         }[stage]
 

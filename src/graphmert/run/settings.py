@@ -18,6 +18,7 @@ from graphmert.evaluate.judged import JudgeSettings
 from graphmert.inject import InjectSettings
 from graphmert.masking import MaskingConfig
 from graphmert.recipe import TrainConfig
+from graphmert.run.completion.settings import CompleteSettings
 
 DATASET = "dataset:"
 SAMPLE = "sample:"
@@ -201,6 +202,7 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig(epochs=1, warmup_steps=50, batch_size=32)
     extract: ExtractSettings = ExtractSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    complete: CompleteSettings = CompleteSettings()
 
 
 def kg_paths(data: DataSettings) -> list[Path]:
@@ -245,6 +247,7 @@ def kg_source(source: str) -> Path:
         folder = _fetched(source.removeprefix(DATASET))
         found = sorted(one for one in folder.iterdir() if one.suffix in (".obo", ".json"))
         found = [one for one in found if one.name != "SOURCE.json"]
+        found = found or sorted(folder.rglob("*.tar.gz"))
         path = found[0] if found else folder / "*.obo"
     else:
         path = Path(source)

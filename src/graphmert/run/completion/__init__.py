@@ -1,0 +1,1 @@
+"""Complete a graph: rank both ends of held-out triples among all entities."""
