@@ -26,6 +26,7 @@ from graphmert.report.blocks import (
     SystemKind,
     Table,
 )
+from graphmert.report.completion import completion_facts, completion_lead, completion_sections
 from graphmert.report.graph import graph_blocks, judged_blocks
 from graphmert.report.samples import best_samples, drawn_samples
 from graphmert.report.source import RunFiles, read_checked
@@ -43,6 +44,8 @@ def build_report(files: RunFiles) -> Report:
     Raises:
         FormatError: a run file has another shape than documented.
     """
+    if files.metrics.get("completion"):
+        return _completion_report(files)
     sections = [
         Section("Funnel", _funnel_blocks(files)),
         Section("Link prediction", _metric_blocks(files)),
@@ -61,6 +64,26 @@ def build_report(files: RunFiles) -> Report:
         facts=_facts(files),
         sections=tuple(section for section in sections if section.blocks),
     )
+
+
+def _completion_report(files: RunFiles) -> Report:
+    """The report of a run that completed a graph."""
+    section = files.metrics["completion"]
+
+    def build() -> Report:
+        return Report(
+            title="graphmert report",
+            lead=completion_lead(section),
+            facts=completion_facts(section),
+            sections=(
+                *completion_sections(section),
+                Section("Funnel", _funnel_blocks(files)),
+                Section("Training", _training_blocks(files)),
+                Section("Configuration", _configuration_blocks(files)),
+            ),
+        )
+
+    return read_checked("metrics.json", build)
 
 
 # --- systems ---------------------------------------------------------------------------------
