@@ -96,8 +96,8 @@ def write_archive(path: Path, folder: Path) -> None:
 def write_benchmark(folder: Path, database: Path) -> dict[str, list[tuple[str, str, str]]]:
     """Write train.txt, valid.txt and test.txt over bare offsets; return their triples.
 
-    Every fourth and fifth triple is held out; of the derived forms, which are there both ways,
-    the mirror stays in training.
+    Two triples of seven are held out; of the derived forms, which are there both ways, the mirror
+    stays in training.
     """
     found = write_database(database)
     names = {"@": "_hypernym", "+": "_derived", "&": "_similar_to"}
@@ -107,7 +107,7 @@ def write_benchmark(folder: Path, database: Path) -> dict[str, list[tuple[str, s
             rows[f"{one.offset:08d}", names[symbol], f"{target.offset:08d}"] = None
     parts: dict[str, list[tuple[str, str, str]]] = {"train": [], "valid": [], "test": []}
     for index, row in enumerate(rows):
-        part = {5: "valid", 8: "test"}.get(index % 9, "train")
+        part = {2: "valid", 5: "test"}.get(index % 7, "train")
         parts[part].append(row)
     folder.mkdir(parents=True, exist_ok=True)
     for part, triples in parts.items():

@@ -26,6 +26,8 @@ CONTRACT = {
     "corpus/sequences": "seq_id doc_id start end",
     "seed/entities": "entity_id name type synonyms",
     "seed/triples": "head_id relation tail_id split",
+    "seed/mirrors": "head_id relation tail_id",
+    "kg/completion": "graph split side head_id relation tail_id rank",
     "chains/injected": "seq_id head_start head_end triple score",
     "kg/entities": "entity_id name type synonyms merged_from",
     "kg/triples": "triple_id head_id head relation tail_id tail score novel n_evidence",

@@ -23,6 +23,7 @@ def completion_sections(section: Mapping[str, Any]) -> tuple[Section, ...]:
         Section("Link prediction", tuple(_main_blocks(section))),
         Section("Head and tail", (_side_table(section),)),
         Section("By relation", (_relation_table(section),)),
+        Section("What entities already have", (_have_table(section),)),
         Section("What training chains show", tuple(_leak_blocks(section))),
     )
 
@@ -123,6 +124,19 @@ def _relation_table(section: Mapping[str, Any]) -> Table:
     )
     columns = (f"{side}, {GRAPHS[name]}" for name in graphs for side in ("tail", "head", "both"))
     return Table(columns=("MRR", "n", *columns), rows=rows, note="Test triples.")
+
+
+def _have_table(section: Mapping[str, Any]) -> Table:
+    found = section["already_have"]
+    keys = ("entities_as_head", "held_out_heads", "entities_as_tail", "held_out_tails")
+    return Table(
+        columns=("relation", "entities, as head", "test heads", "entities, as tail", "test tails"),
+        rows=tuple(
+            (name, *(_number(shares[key]) for key in keys)) for name, shares in found.items()
+        ),
+        note="Shares that have a triple of the relation in training. Where most entities do and "
+        "test heads do not, lacking one points to the answer.",
+    )
 
 
 def _leak_blocks(section: Mapping[str, Any]) -> list[Block]:

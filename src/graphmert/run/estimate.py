@@ -15,6 +15,7 @@ from graphmert.run.settings import RunConfig, body_path
 _EFFICIENCY = 0.35  # share of the matrix product rate that a training step reaches
 _NODES_PER_CHAIN = 75  # roots and leaves of a definition, measured on GO
 _NODES_PER_NAME = 11
+_NODES_PER_ENTITY = 28  # an entity with its gloss and shown leaves, measured on WN18RR
 _BYTES_PER_TOKEN = 4.5  # of English text
 _FILLED = 0.7  # share of a sequence's tokens that whole sentences fill
 # Text that a file holds for each of its bytes: PubMed XML is mostly markup.
@@ -35,7 +36,12 @@ def estimate(config: RunConfig, kg: Sequence[Path], corpus: Path | None = None) 
         "definitions": len(obo.definitions),
     }
     nodes_per_chain: float = _NODES_PER_CHAIN
-    if corpus is None:
+    if config.complete.is_on:
+        nodes_per_chain = _NODES_PER_ENTITY
+        walks = config.complete.walks
+        n_walks = (config.train.batch_size - walks.n_random) // (walks.walk_length + 1)
+        n_chains = round(len(obo.kg.triples) * config.train.batch_size / max(1, n_walks))
+    elif corpus is None:
         n_chains = len(obo.definitions) - config.split.n_valid_heads - config.split.n_test_heads
     else:
         nodes_per_chain = _FILLED * config.text.max_tokens
@@ -48,7 +54,7 @@ def estimate(config: RunConfig, kg: Sequence[Path], corpus: Path | None = None) 
     else:
         n_updates = max(1, round((config.train.epochs or 1) * n_chains / batch))
     per_node = _parameters_per_node(config)
-    names = config.feed.n_negatives + 2 * batch
+    names = 0 if config.complete.is_on else config.feed.n_negatives + 2 * batch
     nodes = batch * nodes_per_chain + names * _NODES_PER_NAME
     operations = 6.0 * per_node * nodes * n_updates
     rate = _matrix_rate(config.train.precision)

@@ -187,6 +187,13 @@ def test_metrics_are_means_over_both_ends(
         assert counted == one["both"]["n"]
         assert one["with_mirror"]["n"] + one["without_mirror"]["n"] == one["both"]["n"]
     assert section["n_entities"] == len(prepared.entity_ids)
+    train = {tuple(row) for row in prepared.triples["train"].tolist()}
+    place = prepared.relations.index("_hypernym")
+    having = {head for head, relation, _ in train if relation == place}
+    asked = [head for head, relation, _ in prepared.triples["test"].tolist() if relation == place]
+    shares = section["already_have"]["_hypernym"]
+    assert shares["entities_as_head"] == round(len(having) / len(prepared.entity_ids), 4)
+    assert shares["held_out_heads"] == round(np.mean([one in having for one in asked]), 4)
 
 
 def test_the_report_shows_ours_beside_published(finished: tuple[Path, Parts]) -> None:

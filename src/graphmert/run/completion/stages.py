@@ -108,6 +108,7 @@ def evaluate_stage(config: RunConfig, run_dir: Path) -> StageOutput:
         "n_triples": {name: len(rows) for name, rows in prepared.triples.items()},
         "leaks": leaks(prepared.leaves_in_chains(), held, inverse, len(prepared.relations)),
         "results": results,
+        "already_have": already_have(prepared, "test"),
         "published": [one.model_dump(mode="json") for one in config.complete.published],
     }
     path = run_dir / "metrics.json"
@@ -134,6 +135,29 @@ def leaks(
     same = set(map(tuple, held_H3.tolist()))
     back = set(map(tuple, mirrored(held_H3, inverse_E).tolist()))
     return {"held_out_triples": len(shown & same), "mirrors_of_held_out": len(shown & back)}
+
+
+def already_have(prepared: Completion, part: str) -> dict[str, dict[str, float]]:
+    """How many entities have a relation in training, and how many ends of held-out triples do.
+
+    Returns: relation -> shares: of all entities as head, of the part's heads, and the same for tails.
+    """
+    graph, rows = prepared.graph("train"), prepared.triples[part]
+    found: dict[str, dict[str, float]] = {}
+    for place, name in enumerate(prepared.relations):
+        asked = rows[rows[:, 1] == place]
+        if not len(asked):
+            continue
+        as_head = graph.counts[:, place] > 0
+        as_tail = graph.counts[:, place + len(prepared.relations)] > 0
+        shares = {
+            "entities_as_head": as_head.mean(),
+            "held_out_heads": as_head[asked[:, 0]].mean(),
+            "entities_as_tail": as_tail.mean(),
+            "held_out_tails": as_tail[asked[:, 2]].mean(),
+        }
+        found[name] = {key: round(float(value), 4) for key, value in shares.items()}
+    return found
 
 
 def _inverse(prepared: Completion) -> np.ndarray:
