@@ -21,8 +21,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="KG...",
-        help="Files (.obo .ttl .nt .rdf .owl .csv .tsv .jsonl .json, also .gz), folders of rows, "
-        "run directories, dataset:NAME or sample:go.",
+        help="Files (.obo .ttl .nt .rdf .owl .csv .tsv .jsonl .json .txt, also .gz), WordNet's "
+        "database, folders of rows, run directories, dataset:NAME or sample:go.",
     ),
 ]
 One = Annotated[str, typer.Argument(metavar="KG", help="A file, folder, dataset:NAME or sample.")]

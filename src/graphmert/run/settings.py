@@ -30,8 +30,8 @@ class DataSettings(Settings):
 
     kg: str | tuple[str, ...] = Field(
         description="one source or a list: a file (.obo, .ttl, .nt, .rdf, .owl, .csv, .tsv, "
-        ".jsonl, .json, also with .gz), a folder of rows, dataset:NAME for fetched data, sample:go "
-        "for the sample inside the package"
+        ".jsonl, .json, .txt, also with .gz), a folder of rows, dataset:NAME for fetched data, "
+        "sample:go for the sample inside the package"
     )
     corpus: str = Field(
         default="definitions",

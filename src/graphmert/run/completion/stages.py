@@ -140,7 +140,7 @@ def leaks(
 def already_have(prepared: Completion, part: str) -> dict[str, dict[str, float]]:
     """How many entities have a relation in training, and how many ends of held-out triples do.
 
-    Returns: relation -> shares: of all entities as head, of the part's heads, and the same for tails.
+    Returns: relation -> shares: of all entities, of the part's heads; the same as tails.
     """
     graph, rows = prepared.graph("train"), prepared.triples[part]
     found: dict[str, dict[str, float]] = {}
