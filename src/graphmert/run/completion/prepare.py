@@ -79,27 +79,26 @@ def prepare_completion(
     progress.update(3, note="chains")
     tables = {
         "corpus/documents": documents,
-        "corpus/sequences": made["corpus/sequences"],
         "seed/entities": entities,
         "seed/triples": triples,
         "seed/mirrors": _mirror_table(mirrors),
-        "chains/chains": made["chains/chains"],
-        "chains/heads": made["chains/heads"],
-        "chains/injected": made["chains/injected"],
+        **made,
     }
     files = [run.write(name, table) for name, table in tables.items()]
     write_schema(run.seed_schema, schema)
     files += [run.seed_schema, tokenizer.save(run.path / "chains")]
     progress.update(_STEPS)
     progress.end()
-    counts = {
-        "entities": entities.num_rows,
+    return StageOutput(files, _counts(tables, indexed), (document.ledger, split_ledger))
+
+
+def _counts(tables: dict[str, pa.Table], indexed: Indexed) -> dict[str, object]:
+    return {
+        "entities": tables["seed/entities"].num_rows,
         "triples": {part: int((indexed.part == part).sum()) for part in ("train", "valid", "test")},
-        "mirrors_left_out": len(mirrors),
+        "mirrors_left_out": tables["seed/mirrors"].num_rows,
         "injected": tables["chains/injected"].num_rows,
-        "held_out_shown_in_training_chains": 0 if config.complete.mirrors == "drop" else None,
     }
-    return StageOutput(files, counts, (document.ledger, split_ledger))
 
 
 def check_sums(config: RunConfig, kg: Sequence[Path]) -> None:

@@ -68,6 +68,7 @@ def encode_graph(
     entity_ND = torch.zeros(graph.n_entities, model.config.hidden_size)
     query_QD = torch.zeros(len(pairs), model.config.hidden_size)
     order = np.argsort([len(roots) for roots in texts.roots], kind="stable")
+    n_done = 0
     progress.begin("encode entities", total=len(order), unit="entities")
     for block in _blocks(order, [len(roots) + 4 * max_shown for roots in texts.roots]):
         chains, places = [], []
@@ -85,7 +86,8 @@ def encode_graph(
             if places:
                 rows, triples = (torch.tensor(one) for one in zip(*places, strict=True))
                 query_QD[rows] = model.entity_queries(states_BND, batch)[triples].float().cpu()
-        progress.update(int((entity_ND.abs().sum(1) > 0).sum()))
+        n_done += len(block)
+        progress.update(n_done)
     progress.end()
     return Encoded(entity_ND, row_of, query_QD)
 
