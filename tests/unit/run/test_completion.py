@@ -252,6 +252,12 @@ def test_a_split_that_shares_a_triple_and_a_wrong_file_are_refused(tmp_path: Pat
     assert " ".join(Triple(*parts["train"][0])) in str(caught.value)
 
 
+def test_a_split_needs_both_held_out_parts() -> None:
+    complete = toy_wordnet.settings()["complete"] | {"valid": ""}
+    with pytest.raises(ConfigError, match="both valid and test"):
+        build(toy_wordnet.settings(complete=complete), RunConfig)
+
+
 @pytest.mark.parametrize(
     ("setting", "match"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from graphmert.config import Settings
 from graphmert.walks import WalkSettings
@@ -51,6 +51,12 @@ class CompleteSettings(Settings):
     published: tuple[Published, ...] = Field(
         default=(), description="results of others on the same split"
     )
+
+    @model_validator(mode="after")
+    def _check_split(self) -> CompleteSettings:
+        if bool(self.valid) != bool(self.test):
+            raise ValueError("name both valid and test, or neither")
+        return self
 
     @property
     def is_on(self) -> bool:
