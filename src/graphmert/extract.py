@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphmert.batch import ChainBatch, RelationNames, collate
 from graphmert.chain import LeafTriple, LeafyChain
+from graphmert.errors import ConfigError
 from graphmert.feed import NameTable
 from graphmert.model import GraphMERT
 
@@ -87,6 +88,7 @@ class Asker:
     query_slots: int
     max_nodes_per_forward: int = 16_384
     max_leaves_per_row: int = 192
+    max_scores_per_forward: int = 1 << 27
 
     def group(self, query: Query, *, relation: int | None = None, n_slots: int) -> LeafTriple:
         """A wholly masked leaf group at the query's head."""
@@ -173,15 +175,20 @@ def score_queries(
         by_chain.setdefault(query.chain, []).append(index)
     order = sorted(by_chain, key=lambda c: (chains[c].n_nodes, c))
     pending: list[list[_Row]] = []
-    width = n_nodes = 0
+    width = n_nodes = n_scores = 0
     for chain in order:
         rows = _rows(chains[chain], by_chain[chain], queries, asker, lengths, hidden, together)
         longest = max(row.chain.n_nodes + 8 * len(row.tags) for row in rows)
         width = max(width, longest)
         n_nodes += len(rows)
-        if pending and n_nodes * width > asker.max_nodes_per_forward:
+        own_scores = len(by_chain[chain]) * len(entity_vectors)
+        n_scores += own_scores
+        is_full = (
+            n_nodes * width > asker.max_nodes_per_forward or n_scores > asker.max_scores_per_forward
+        )
+        if pending and is_full:
             yield _answer(model, pending, queries, asker, entity_vectors, tokens)
-            pending, width, n_nodes = [], longest, len(rows)
+            pending, width, n_nodes, n_scores = [], longest, len(rows), own_scores
         pending.append(rows)
     if pending:
         yield _answer(model, pending, queries, asker, entity_vectors, tokens)
@@ -301,6 +308,79 @@ def _relation_scores(
     by_head = {_head(queries[i]): log_p_TE[place] for i, place in asked.items()}
     picked = [by_head[_head(queries[int(i)])][queries[int(i)].relation] for i in index_Q]
     return np.array(picked, dtype=np.float32)
+
+
+@torch.no_grad()
+def score_relations(
+    model: GraphMERT, chains: Sequence[LeafyChain], heads: Sequence[Query], *, asker: Asker
+) -> np.ndarray:
+    """Score every relation at every head with MNM-relation alone: one leaf group for a head.
+
+    Args:
+        heads: head spans; their relation is not looked at.
+    Returns: float32 (heads, E), log p(relation | head, text), relation and tail hidden.
+    Raises:
+        ConfigError: the model has no MNM-relation output.
+    Checked by: tests/unit/test_extract.py
+    """
+    if model.relation_head is None:
+        raise ConfigError(
+            "the model has no MNM-relation output",
+            where="train.weights",
+            fix="Train with a weight for relation.",
+        )
+    model.eval()
+    together = model.config.leaf_visibility == "isolated"
+    by_chain: dict[int, list[int]] = {}
+    for index, query in enumerate(heads):
+        by_chain.setdefault(query.chain, []).append(index)
+    rows: list[tuple[LeafyChain, int, list[int]]] = []  # chain, its first own group, heads
+    for chain in sorted(by_chain, key=lambda c: (chains[c].n_nodes, c)):
+        rows += _relation_rows(model, chains[chain], by_chain[chain], heads, asker, together)
+    scores = np.empty((len(heads), model.config.n_relations), np.float32)
+    start = 0
+    while start < len(rows):
+        stop, width = start, 0
+        while stop < len(rows):
+            width = max(width, rows[stop][0].n_nodes + 8 * len(rows[stop][2]))
+            if stop > start and (stop + 1 - start) * width > asker.max_nodes_per_forward:
+                break
+            stop += 1
+        part = rows[start:stop]
+        batch = collate(
+            [row for row, _, _ in part], relation_names=asker.relation_names, pad_id=asker.pad_id
+        )
+        batch = replace(batch, ordinal_T=torch.zeros_like(batch.ordinal_T)).to(model.device)
+        log_p_TE = model.relation_logits(model(batch), batch).float().log_softmax(-1).cpu().numpy()
+        first = 0
+        for chain, own, indices in part:
+            scores[indices] = log_p_TE[first + own : first + own + len(indices)]
+            first += len(chain.triples)
+        start = stop
+    return scores
+
+
+def _relation_rows(
+    model: GraphMERT,
+    chain: LeafyChain,
+    indices: Sequence[int],
+    heads: Sequence[Query],
+    asker: Asker,
+    together: bool,
+) -> list[tuple[LeafyChain, int, list[int]]]:
+    """Hidden relations at the heads of a chain: in as few rows as fit, or a row each."""
+    slots, hidden = asker.query_slots or 1, model.config.n_relations
+    groups = [asker.group(heads[i], relation=hidden, n_slots=slots) for i in indices]
+    if not together:
+        own = len(chain.triples)
+        return [
+            (replace(chain, triples=(*chain.triples, group)), own, [index])
+            for index, group in zip(indices, groups, strict=True)
+        ]
+    return [
+        (replace(chain, triples=tuple(groups[part])), 0, list(indices[part]))
+        for part in asker.split(groups)
+    ]
 
 
 def _head(query: Query) -> tuple[int, int, int]:

@@ -144,6 +144,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         tail_id=_TEXT,
         rank=pa.float64(),
     ),
+    "kg/novel_entities": _columns(
+        entity_id=_TEXT, name=_TEXT, type=_TEXT, n_occurrences=_OFFSET, n_documents=_OFFSET
+    ),
     "kg/rejected": _columns(
         candidate=_TEXT,
         reason=_TEXT,

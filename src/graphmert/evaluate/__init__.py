@@ -33,6 +33,8 @@
         "threshold": float, "precision": float|null, "recall": float, "f1": float,
         "n_accepted": int, "n_true": int, "target_reached": bool
       },
+      "sweep": [{"threshold", "precision", "recall", ...}],    # with extract.sweep; valid heads
+      "beta_sweep": [{"beta", "n_candidates", "n_correct"}],   # with extract.corpus.beta too
       "extraction": {MEASURE: number|text},   # counts and shares of the extracted graph
       "graph": {                       # of `graph_measures`
         "support": {"n", "n_supported", "threshold", "score": interval|null, "unsupported"},

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,6 +117,19 @@ class TemperatureCalibrator:
 
 
 Calibrator = IsotonicCalibrator | TemperatureCalibrator
+
+
+def fit_calibrator(
+    kind: Literal["isotonic", "temperature"], scores: ArrayLike, correct: ArrayLike
+) -> Calibrator:
+    """Fit the calibrator of a name on (score, correct) pairs.
+
+    Raises:
+        DataError: no pairs, lengths differ, or a score is not finite.
+    """
+    if kind == "isotonic":
+        return IsotonicCalibrator.fit(scores, correct)
+    return TemperatureCalibrator.fit(scores, correct)
 
 
 def calibrator_from_dict(data: Mapping[str, Any]) -> Calibrator:
@@ -275,14 +288,7 @@ def choose_threshold(
         n_true: true triples in all, for recall; default the correct candidates.
     """
     p_M, correct_M = _probability_pairs(probabilities, correct)
-    n_true = _count_true(correct_M, n_true)
-    thresholds, inverse, counts = np.unique(p_M, return_inverse=True, return_counts=True)
-    n_correct = np.bincount(inverse, weights=correct_M)[::-1].cumsum()
-    n_accepted = counts[::-1].cumsum()
-    points = [
-        _point(float(t), int(a), float(c), n_true)
-        for t, a, c in zip(thresholds[::-1], n_accepted, n_correct, strict=True)
-    ]
+    points = _all_points(p_M, correct_M, _count_true(correct_M, n_true))
     if target_precision is None:
         return max(points, key=lambda point: point.f1)
     good = [p for p in points if p.precision is not None and p.precision >= target_precision]
@@ -292,7 +298,46 @@ def choose_threshold(
     return OperatingPoint(**{**asdict(best), "target_reached": False})
 
 
+def threshold_sweep(
+    probabilities: ArrayLike,
+    correct: ArrayLike,
+    *,
+    n_true: int | None = None,
+    max_points: int = 60,
+) -> list[OperatingPoint]:
+    """Return what each threshold gives, from the highest to the lowest.
+
+    Thresholds are the probabilities that occur; of many, `max_points` spread evenly over them,
+    the highest and the lowest among them.
+
+    Args:
+        probabilities: per candidate, shape (M,).
+        correct: per candidate, shape (M,).
+        n_true: true triples in all, for recall; default the correct candidates.
+        max_points: at least 2.
+    """
+    p_M, correct_M = _probability_pairs(probabilities, correct)
+    points = _all_points(p_M, correct_M, _count_true(correct_M, n_true))
+    if len(points) <= max_points:
+        return points
+    places = np.linspace(0, len(points) - 1, max_points).round().astype(int)
+    return [points[place] for place in np.unique(places)]
+
+
 _RIDGE = 1e-3
+
+
+def _all_points(
+    p_M: NDArray[np.float64], correct_M: NDArray[np.float64], n_true: int
+) -> list[OperatingPoint]:
+    """The operating point of every probability that occurs, highest first."""
+    thresholds, inverse, counts = np.unique(p_M, return_inverse=True, return_counts=True)
+    n_correct = np.bincount(inverse, weights=correct_M)[::-1].cumsum()
+    n_accepted = counts[::-1].cumsum()
+    return [
+        _point(float(t), int(a), float(c), n_true)
+        for t, a, c in zip(thresholds[::-1], n_accepted, n_correct, strict=True)
+    ]
 
 
 def _pool_adjacent_violators(

@@ -16,6 +16,7 @@ from graphmert.kg.listed import describe_entities, read_listed, require_apart
 from graphmert.kg.obo import read_obo
 from graphmert.kg.rdf import read_rdf
 from graphmert.kg.reading import read_kg, rename_aliases
+from graphmert.kg.reduce import ReduceSettings, reduce_seed, schema_without
 from graphmert.kg.rows import read_rows, schema_beside, write_rows
 from graphmert.kg.schema import (
     Relation,
@@ -39,6 +40,7 @@ __all__ = [
     "Explanation",
     "KGDifference",
     "KGDocument",
+    "ReduceSettings",
     "Relation",
     "Schema",
     "Triple",
@@ -59,11 +61,13 @@ __all__ = [
     "read_schema",
     "read_terms",
     "read_wordnet",
+    "reduce_seed",
     "rename_aliases",
     "require_apart",
     "require_triples",
     "require_valid",
     "schema_beside",
+    "schema_without",
     "split_by_head",
     "triple_id",
     "validate",

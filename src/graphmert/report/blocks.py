@@ -136,6 +136,24 @@ class CalibrationPlot:
 
 
 @dataclass(frozen=True)
+class SweepPoint:
+    """What accepting from a threshold gives; precision is None where nothing is accepted."""
+
+    threshold: float
+    precision: float | None
+    recall: float
+    n_accepted: int
+
+
+@dataclass(frozen=True)
+class SweepPlot:
+    """Precision and recall of validation heads over the threshold, and the one chosen."""
+
+    points: tuple[SweepPoint, ...]
+    chosen: float | None
+
+
+@dataclass(frozen=True)
 class Segment:
     """A piece of a sentence that lies in the head, in the tail, in both or in neither."""
 
@@ -194,7 +212,17 @@ class Code:
     text: str
 
 
-Block = Paragraph | Table | Funnel | Intervals | LossCurves | CalibrationPlot | Samples | Code
+Block = (
+    Paragraph
+    | Table
+    | Funnel
+    | Intervals
+    | LossCurves
+    | CalibrationPlot
+    | SweepPlot
+    | Samples
+    | Code
+)
 
 
 @dataclass(frozen=True)

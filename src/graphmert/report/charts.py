@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from graphmert.report.blocks import CalibrationPlot, Intervals, LossPanel
+from graphmert.report.blocks import CalibrationPlot, Intervals, LossPanel, SweepPlot
 
 COLOURS = {"main": "#0b6e4f", "trained": "#2563a8", "untrained": "#8b95a1"}
 _CURVE_COLOURS = ("#2563a8", "#c2410c", "#0b6e4f", "#7c3aed")
@@ -126,6 +126,52 @@ def calibration_chart(block: CalibrationPlot) -> str:
         f'transform="rotate(-90 12 {_n(top + inner / 2)})">share correct</text>'
     )
     return _svg(size, top + inner + 44, parts, "Calibration")
+
+
+def sweep_chart(block: SweepPlot) -> str:
+    """Return precision and recall over the threshold, the chosen one marked."""
+    width, height, left, top, right, bottom = 520, 300, 48, 12, 84, 44
+    inner_x, inner_y = width - left - right, height - top - bottom
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + _clip(x) * inner_x, top + (1 - _clip(y)) * inner_y
+
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1.0):
+        x, y = place(tick, tick)
+        parts.append(_line(left, y, left + inner_x, y, _GRID))
+        parts.append(_line(x, top, x, top + inner_y, _GRID))
+        parts.append(_text(left - 6, y + 4, f"{tick:g}", anchor="end", colour=_SOFT))
+        parts.append(_text(x, top + inner_y + 16, f"{tick:g}", anchor="middle", colour=_SOFT))
+    ordered = sorted(block.points, key=lambda point: point.threshold)
+    curves = (
+        ("precision", [(p.threshold, p.precision) for p in ordered if p.precision is not None]),
+        ("recall", [(p.threshold, p.recall) for p in ordered]),
+    )
+    for index, (name, points) in enumerate(curves):
+        colour = _CURVE_COLOURS[index]
+        path = " ".join(f"{_n(x)},{_n(y)}" for x, y in (place(*point) for point in points))
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+        )
+        for point in ordered:
+            value = point.precision if name == "precision" else point.recall
+            if value is None:
+                continue
+            x, y = place(point.threshold, value)
+            parts.append(
+                f'<circle cx="{_n(x)}" cy="{_n(y)}" r="2.4" fill="{colour}"><title>threshold '
+                f"{point.threshold:.3f}: {name} {value:.3f}, {point.n_accepted:,} accepted"
+                "</title></circle>"
+            )
+        parts.append(_text(left + inner_x + 8, top + 12 + 16 * index, name, colour=colour))
+    if block.chosen is not None:
+        x, _ = place(block.chosen, 0)
+        parts.append(_line(x, top, x, top + inner_y, "#0b6e4f", 1.5, dashed=True))
+        parts.append(_text(left + inner_x + 8, top + 44, "chosen", colour="#0b6e4f"))
+    middle = left + inner_x / 2
+    parts.append(_text(middle, height - 8, "threshold", anchor="middle", colour=_SOFT))
+    return _svg(width, height, parts, "Precision and recall by threshold, validation heads")
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -23,6 +23,8 @@ from graphmert.report.blocks import (
     Samples,
     Section,
     Stage,
+    SweepPlot,
+    SweepPoint,
     SystemKind,
     Table,
 )
@@ -52,6 +54,7 @@ def build_report(files: RunFiles) -> Report:
         Section("By relation", _relation_blocks(files)),
         Section("By tail length and head", _group_blocks(files)),
         Section("Calibration", _calibration_blocks(files)),
+        Section("Thresholds", sweep_blocks(files.metrics)),
         Section("Extracted graph", _extraction_blocks(files)),
         Section("The graph itself", _graph_blocks(files)),
         Section("Sample triples", _sample_blocks(files)),
@@ -391,6 +394,46 @@ def _calibration_blocks(files: RunFiles) -> tuple[Block, ...]:
         return (Paragraph(text), CalibrationPlot(points, data.get("threshold")), numbers)
 
     return read_checked("metrics.json", build)
+
+
+def sweep_blocks(metrics: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Return what other thresholds, and other values of beta, would give on validation heads."""
+    points = metrics.get("sweep")
+    if not points:
+        return ()
+
+    def build() -> tuple[Block, ...]:
+        names = ("threshold", "precision", "recall", "n_accepted")
+        plot = SweepPlot(
+            tuple(SweepPoint(**{name: point[name] for name in names}) for point in points),
+            metrics["rule"]["threshold"],
+        )
+        text = "Candidates of validation heads accepted from each threshold on."
+        blocks: list[Block] = [Paragraph(text), plot]
+        if rows := metrics.get("beta_sweep"):
+            blocks.append(_beta_table(rows, metrics["rule"].get("beta")))
+        return tuple(blocks)
+
+    return read_checked("metrics.json", build)
+
+
+def _beta_table(rows: Sequence[Mapping[str, Any]], chosen: float | None) -> Table:
+    shares = [
+        (
+            f"{row['beta']:.2f}",
+            number(row["n_candidates"]),
+            number(row["n_correct"]),
+            number(row["n_correct"] / row["n_candidates"]) if row["n_candidates"] else DASH,
+        )
+        for row in rows
+    ]
+    return Table(
+        columns=("beta", "candidates left", "correct among them", "share correct"),
+        rows=tuple(shares),
+        n_text=0,
+        strong=frozenset(place for place, row in enumerate(rows) if row["beta"] == chosen),
+        note="Candidates of validation heads, whatever their score.",
+    )
 
 
 def _extraction_blocks(files: RunFiles) -> tuple[Block, ...]:

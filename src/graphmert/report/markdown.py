@@ -17,6 +17,7 @@ from graphmert.report.blocks import (
     Sample,
     Samples,
     Segment,
+    SweepPlot,
     Table,
 )
 
@@ -76,6 +77,8 @@ def _block(block: Block) -> str:
                 for point in block.points
             ]
             return _table(("probability", "share correct", "candidates"), rows, n_text=0)
+        case SweepPlot():
+            return _sweep(block)
         case Samples():
             items = "\n".join(_sample(sample) for sample in block.samples)
             return f"### {escape_markdown(block.title)}\n\n{items}"
@@ -83,6 +86,28 @@ def _block(block: Block) -> str:
             longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
             fence = "`" * max(3, longest + 1)
             return f"{fence}\n{block.text}\n{fence}"
+
+
+def _sweep(block: SweepPlot) -> str:
+    """The chosen threshold's row and about a dozen others, highest first."""
+    points = sorted(block.points, key=lambda point: -point.threshold)
+    step = max(1, len(points) // 12)
+    shown = [
+        point
+        for place, point in enumerate(points)
+        if place % step == 0 or point.threshold == block.chosen
+    ]
+    rows = [
+        (
+            f"{point.threshold:.3f}",
+            "–" if point.precision is None else f"{point.precision:.3f}",
+            f"{point.recall:.3f}",
+            f"{point.n_accepted:,}",
+            "chosen" if point.threshold == block.chosen else "",
+        )
+        for point in shown
+    ]
+    return _table(("threshold", "precision", "recall", "accepted", ""), rows, n_text=0)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float, float]:

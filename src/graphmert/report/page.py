@@ -16,9 +16,16 @@ from graphmert.report.blocks import (
     Sample,
     Samples,
     Stage,
+    SweepPlot,
     Table,
 )
-from graphmert.report.charts import COLOURS, calibration_chart, intervals_chart, loss_chart
+from graphmert.report.charts import (
+    COLOURS,
+    calibration_chart,
+    intervals_chart,
+    loss_chart,
+    sweep_chart,
+)
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --soft: #52606d; --rule: #e4e7eb; --paper: #fff;
@@ -131,6 +138,8 @@ def _block(block: Block) -> str:
             return f'<div class="panels">{figures}</div>'
         case CalibrationPlot():
             return calibration_chart(block)
+        case SweepPlot():
+            return sweep_chart(block)
         case Samples():
             cards = "\n".join(_sample(sample) for sample in block.samples)
             return f"<h3>{escape(block.title)}</h3>\n{cards}"

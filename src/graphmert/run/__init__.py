@@ -25,6 +25,7 @@ from graphmert.shards import atomic_write_text, sha256_file
 
 STAGES = ("prepare", "train", "extract", "evaluate", "report")
 CORPUS_SECTIONS = ("kg", "corpus", "candidates", "link", "embedding", "select", "inject")
+OPTIONAL_EXTRACT = ("calibration", "sweep", "corpus")  # count only where they are not the default
 
 __all__ = ["STAGES", "RunConfig", "RunResult", "demo", "execute", "init_toml", "load"]
 
@@ -159,10 +160,11 @@ class _Plan:
         self.inputs = {"kg": hash_of(self.kg)}
         if self.corpus is not None:
             self.inputs["corpus"] = hash_of([self.corpus])
-            if config.embedding.model != "lexical":
-                embedding = Path(str(body_path(config.embedding.model))) / "model.safetensors"
-                if embedding.is_file():
-                    self.inputs["embedding"] = sha256_file(embedding)
+        embeds = self.corpus is not None or config.extract.corpus.beta is not None
+        if embeds and config.embedding.model != "lexical":
+            embedding = Path(str(body_path(config.embedding.model))) / "model.safetensors"
+            if embedding.is_file():
+                self.inputs["embedding"] = sha256_file(embedding)
         if config.kg.schema_file:
             self.inputs["schema"] = hash_of([Path(config.kg.schema_file)])
         if config.complete.is_on:
@@ -195,6 +197,8 @@ class _Plan:
         own = {name: config[name] for name in parts}
         if self.config.complete.is_on:
             own["complete"] = self._of_completion(stage, config["complete"])
+        if stage == "extract":
+            own |= self._of_extract(config)
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
             own |= self._of_corpus(config)
@@ -222,12 +226,27 @@ class _Plan:
 
     def _of_corpus(self, config: dict[str, Any]) -> dict[str, Any]:
         """What else preparing depends on: for definitions only what is not the default."""
-        inputs = ("corpus", "embedding", "schema")
+        inputs = ("schema",) if self.corpus is None else ("corpus", "embedding", "schema")
         own = {f"input {name}": self.inputs[name] for name in inputs if name in self.inputs}
         for name in CORPUS_SECTIONS:
             plain = RunConfig.model_fields[name].default.model_dump(mode="json")
             if self.corpus is not None or config[name] != plain:
                 own[name] = config[name]
+        if self.config.reduce.is_set:
+            own["reduce"] = config["reduce"]
+        return own
+
+    def _of_extract(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What extracting depends on; similarity also on the embedding model."""
+        plain = RunConfig.model_fields["extract"].default.model_dump(mode="json")
+        found = {
+            name: value
+            for name, value in config["extract"].items()
+            if name not in OPTIONAL_EXTRACT or value != plain[name]
+        }
+        own: dict[str, Any] = {"extract": found}
+        if self.config.extract.corpus.beta is not None:
+            own["embedding"] = [config["embedding"], self.inputs.get("embedding")]
         return own
 
     def work(self, stage: str, wanted: str, progress: Progress) -> Callable[[], StageOutput]:

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from graphmert.domains.text import passes
 from graphmert.domains.text.candidates import add_linked_mentions, with_links
 from graphmert.domains.text.corpus import import_documents
-from graphmert.domains.text.embedding import LEXICAL, Embedder, load_embedder
+from graphmert.domains.text.embedding import Embedder
 from graphmert.domains.text.linking import link_surfaces, normal_name
 from graphmert.domains.text.passes import ReadPart, Source
 from graphmert.domains.text.phrases import PhraseSettings, add_counts, choose_phrases, recurring
@@ -28,10 +28,10 @@ from graphmert.domains.text.tagger import (
 )
 from graphmert.errors import DataError
 from graphmert.inject import inject_scored, inject_simple, training_triples
-from graphmert.kg import KGDocument, Schema, split_by_head, write_schema
+from graphmert.kg import KGDocument, Schema, reduce_seed, split_by_head, write_schema
 from graphmert.progress import Progress
 from graphmert.run.manifest import StageOutput
-from graphmert.run.settings import RunConfig, body_path, embedding_cache
+from graphmert.run.settings import RunConfig, open_embedder
 from graphmert.shards import (
     Ledger,
     atomic_write_bytes,
@@ -88,14 +88,7 @@ class _Work:
     def embedder(self) -> Embedder:
         """The embedding model, loaded when first needed."""
         if self._embedder is None:
-            settings = self.config.embedding
-            model = settings.model
-            self._embedder = load_embedder(
-                model if model == LEXICAL else str(body_path(model)),
-                cache=embedding_cache(settings),
-                max_tokens=settings.max_tokens,
-                precision=settings.precision,
-            )
+            self._embedder = open_embedder(self.config.embedding)
         return self._embedder
 
 
@@ -187,6 +180,9 @@ def _split(
         eligible=named,
     )
     _, triples = kg_to_tables(kg.kg, split)
+    if work.config.reduce.is_set:
+        triples, schema, ledger = reduce_seed(triples, schema, work.config.reduce)
+        work.ledgers.append(ledger)
     work.write("seed/triples", triples)
     write_schema(work.run.seed_schema, schema)
     work.files.append(work.run.seed_schema)

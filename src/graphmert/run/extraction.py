@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from graphmert.domains.text.sequences import sentences
-from graphmert.evaluate import IsotonicCalibrator, choose_threshold, summarise_calibration
+from graphmert.evaluate import choose_threshold, summarise_calibration
+from graphmert.evaluate.calibration import Calibrator, fit_calibrator, threshold_sweep
 from graphmert.extract import Answers, Query
-from graphmert.kg import Closure, Triple, triple_id
+from graphmert.kg import Closure, Triple
 from graphmert.progress import Progress
 from graphmert.run.answers import (
     SYSTEMS,
@@ -25,10 +24,12 @@ from graphmert.run.answers import (
     choose_token_weight,
     head_queries,
 )
+from graphmert.run.evidence import TextEvidence
+from graphmert.run.gate import SchemaGate
+from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import ExtractSettings
 from graphmert.shards import Ledger
-from graphmert.store import SCHEMAS, make_table
 
 RELATION_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 
@@ -60,7 +61,7 @@ class Rule:
 
     token_weight: float
     relation_weight: float
-    calibrator: IsotonicCalibrator
+    calibrator: Calibrator
     threshold: float
     tried: Mapping[str, Any]
 
@@ -75,6 +76,17 @@ class Rule:
         }
 
 
+def log_fit(scores_QC: np.ndarray, n_entities: int | None = None) -> np.ndarray:
+    """Log softmax over the first `n_entities` columns (all by default), for every column.
+
+    What stands beyond them is measured on the same scale and changes nothing among them.
+    """
+    known_QE = scores_QC[:, :n_entities]
+    peak_Q1 = known_QE.max(axis=1, keepdims=True)
+    log_z = np.log(np.exp(known_QE - peak_Q1).sum(axis=1, keepdims=True))
+    return scores_QC - peak_Q1 - log_z
+
+
 def propose(
     scores_QE: np.ndarray,
     block: Answers,
@@ -87,10 +99,18 @@ def propose(
     Args:
         also: tails that are proposed whatever their rank, by query.
     """
-    shifted = scores_QE - scores_QE.max(axis=1, keepdims=True)
-    log_z = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    fit_QE = shifted - log_z
-    top_k = min(top_k, scores_QE.shape[1])
+    return best_of(log_fit(scores_QE), block, top_k, also=also)
+
+
+def best_of(
+    fit_QE: np.ndarray,
+    block: Answers,
+    top_k: int,
+    *,
+    also: Mapping[int, frozenset[int]] | None = None,
+) -> list[Candidate]:
+    """The columns with the best fit, as candidates; see `propose`."""
+    top_k = min(top_k, fit_QE.shape[1])
     candidates = []
     for row, index in enumerate(block.index_Q):
         best = np.argpartition(-fit_QE[row], top_k - 1)[:top_k]
@@ -129,7 +149,7 @@ def choose_rule(
     }
     relation_weight = float(max(tried_relations, key=lambda w: (tried_relations[w], -float(w))))
     raw = [c.score(relation_weight) for c in candidates]
-    calibrator = IsotonicCalibrator.fit(raw, correct)
+    calibrator = fit_calibrator(settings.calibration, raw, correct)
     chosen = choose_threshold(
         calibrator.predict(raw), correct, target_precision=settings.target_precision, n_true=n_true
     )
@@ -149,6 +169,9 @@ def choose_rule(
         fitted_on="valid",
         measured_on="valid",
     )
+    if settings.sweep:
+        points = threshold_sweep(calibrator.predict(raw), correct, n_true=n_true)
+        fitted["sweep"] = [point.to_dict() for point in points]
     return rule, fitted
 
 
@@ -298,35 +321,15 @@ class _GraphBuilder:
         self.prepared = prepared
         self.method = method
         self.queries = queries
-        self.model_hash = model_hash
         ids, names = prepared.entity_ids, prepared.relations
         self.seed = [
             Triple(ids[h], names[r], ids[t]) for h, r, t in prepared.triples["train"].tolist()
         ]
         self.closure = Closure(self.seed, prepared.schema)
-        self.parents: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for head, relation, tail in self.seed:
-            self.parents[relation][head].add(tail)
-        documents = prepared.run.read("corpus/documents")
-        self.texts = dict(
-            zip(
-                documents.column("doc_id").to_pylist(),
-                zip(
-                    documents.column("text").to_pylist(),
-                    documents.column("sha256").to_pylist(),
-                    strict=True,
-                ),
-                strict=True,
-            )
-        )
-        self.mentions: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        for span in prepared.heads:
-            document = prepared.chain_documents[span.chain]
-            self.mentions[document, span.entity].append((span.char_start, span.char_end))
+        self.gate = SchemaGate(prepared.schema, self.seed)
+        self.text = TextEvidence(prepared)
         self.ledger = Ledger("extract: candidates")
-        self.triples: dict[str, list[Any]] = {name: [] for name in SCHEMAS["kg/triples"].names}
-        self.evidence: dict[str, list[Any]] = {name: [] for name in SCHEMAS["kg/evidence"].names}
-        self.rejected: dict[str, list[Any]] = {name: [] for name in SCHEMAS["kg/rejected"].names}
+        self.rows = GraphRows(model_hash)
 
     def offer(self, candidate: Candidate, score: float, threshold: float) -> None:
         """Accept a candidate, or write down why not."""
@@ -337,160 +340,54 @@ class _GraphBuilder:
         )
         self.ledger.offered()
         evidence = self._evidence(query, candidate.tail)
-        reason = self._objection(triple, candidate, score, threshold)
+        reason = "below threshold"
+        if score >= threshold:
+            reason = self.gate.objection(triple, self.prepared.types[candidate.tail])
         if reason is not None:
             self.ledger.leave_out(reason.split(":")[0], example=" ".join(triple))
-            self._reject(triple, reason, score, evidence)
+            self.rows.reject(triple, reason, score, evidence)
             return
         self.ledger.keep()
-        self.parents[triple.relation][triple.head_id].add(triple.tail_id)
-        self._accept(triple, candidate, score, evidence)
-
-    def _objection(
-        self, triple: Triple, candidate: Candidate, score: float, threshold: float
-    ) -> str | None:
-        schema = self.prepared.schema.relations[triple.relation]
-        tail_type = self.prepared.types[candidate.tail]
-        if score < threshold:
-            return "below threshold"
-        if schema.range and tail_type not in schema.range:
-            return f"schema, range: {triple.relation} does not end in {tail_type}"
-        parents = self.parents[triple.relation]
-        n_tails = len(parents[triple.head_id])
-        if schema.cardinality is not None and n_tails >= schema.cardinality:
-            return f"schema, cardinality: at most {schema.cardinality} tails"
-        if schema.antisymmetric and triple.head_id in parents[triple.tail_id]:
-            return "schema, antisymmetric: the reverse triple is known"
-        if schema.acyclic and self._reaches(triple.relation, triple.tail_id, triple.head_id):
-            return "schema, cycle: the tail already leads to the head"
-        return None
-
-    def _reaches(self, relation: str, start: str, goal: str) -> bool:
-        todo, seen = [start], {start}
-        while todo:
-            here = todo.pop()
-            if here == goal:
-                return True
-            for parent in self.parents[relation].get(here, ()):
-                if parent not in seen:
-                    seen.add(parent)
-                    todo.append(parent)
-        return False
+        self.gate.add(triple)
+        names = self.prepared.names
+        self.rows.accept(
+            triple,
+            (names[query.head_entity], names[candidate.tail]),
+            score,
+            novel=not self.closure.contains(*triple),
+            method=self.method,
+            evidence=[(evidence, score)],
+        )
 
     def _evidence(self, query: Query, tail: int) -> dict[str, Any]:
         """The sentence of the head, widened to the tail's where the text names the tail."""
         document = self.prepared.chain_documents[query.chain]
-        text, sha256 = self.texts[document]
         head = self.prepared.title_heads[query.head_entity]
-        spans = sentences(text)
-        start, end = _containing(spans, head.char_start, head.char_end)
-        tail_span = _nearest(self.mentions.get((document, tail), ()), head.char_start)
-        if tail_span is not None:
-            other = _containing(spans, *tail_span)
-            start, end = min(start, other[0]), max(end, other[1])
-        return {
-            "domain": "text",
-            "doc_id": document,
-            "sha256": sha256,
-            "sent_start": start,
-            "sent_end": end,
-            "sentence": text[start:end],
-            "head_start": head.char_start,
-            "head_end": head.char_end,
-            "head_surface": text[head.char_start : head.char_end],
-            "tail_start": None if tail_span is None else tail_span[0],
-            "tail_end": None if tail_span is None else tail_span[1],
-            "tail_surface": None if tail_span is None else text[slice(*tail_span)],
-        }
-
-    def _accept(
-        self, triple: Triple, candidate: Candidate, score: float, evidence: Mapping[str, Any]
-    ) -> None:
-        identity = triple_id(*triple)
-        head = self.queries[candidate.query].head_entity
-        row = {
-            "triple_id": identity,
-            "head_id": triple.head_id,
-            "head": self.prepared.names[head],
-            "relation": triple.relation,
-            "tail_id": triple.tail_id,
-            "tail": self.prepared.names[candidate.tail],
-            "score": score,
-            "novel": not self.closure.contains(*triple),
-            "n_evidence": 1,
-        }
-        for name, value in row.items():
-            self.triples[name].append(value)
-        place = "inferred" if evidence["tail_start"] is None else "in text"
-        extra = {
-            "triple_id": identity,
-            "locator": None,
-            "model_hash": self.model_hash,
-            "method": f"{self.method}, {place}",
-            "score": score,
-        }
-        for name, value in (dict(evidence) | extra).items():
-            self.evidence[name].append(value)
-
-    def _reject(
-        self, triple: Triple, reason: str, score: float, evidence: Mapping[str, Any]
-    ) -> None:
-        row = {
-            "candidate": json.dumps(list(triple)),
-            "reason": reason,
-            "score": score,
-            "doc_id": evidence["doc_id"],
-            "sent_start": evidence["sent_start"],
-            "sent_end": evidence["sent_end"],
-        }
-        for name, value in row.items():
-            self.rejected[name].append(value)
+        tail_span = self.text.nearest(document, tail, head.char_start)
+        return self.text.row(document, (head.char_start, head.char_end), tail_span)
 
     def finish(self) -> tuple[dict[str, pa.Table], Ledger]:
         """The tables of `kg/`; the ledger must balance."""
-        entities = self.prepared.run.read("seed/entities")
-        columns = {name: entities[name].to_pylist() for name in entities.column_names}
-        columns["merged_from"] = [[] for _ in range(len(entities))]
-        tables = {
-            "kg/entities": make_table("kg/entities", columns),
-            "kg/triples": make_table("kg/triples", self.triples),
-            "kg/evidence": make_table("kg/evidence", self.evidence),
-            "kg/rejected": make_table("kg/rejected", self.rejected),
-        }
+        entities = entity_table(self.prepared.run.read("seed/entities"))
+        tables = {"kg/entities": entities, **self.rows.tables()}
         return tables, self.ledger.check()
 
     def summary(self, query_ledger: Ledger) -> dict[str, Any]:
         """Counts for metrics.json."""
-        known = {
-            (head, relation, tail)
-            for head, relation, tail in self.prepared.triples["test"].tolist()
-        }
-        row_of = {entity_id: row for row, entity_id in enumerate(self.prepared.entity_ids)}
-        relation_of = {name: i for i, name in enumerate(self.prepared.relations)}
-        held_out = sum(
-            (row_of[h], relation_of[r], row_of[t]) in known
-            for h, r, t in zip(
-                self.triples["head_id"], self.triples["relation"], self.triples["tail_id"],
-                strict=True,
-            )
-        )  # fmt: skip
+        triples, prepared = self.rows.triples, self.prepared
         return {
             "n_queries": query_ledger.n_kept,
-            "n_accepted": len(self.triples["triple_id"]),
-            "n_novel": int(sum(self.triples["novel"])),
-            "n_accepted_held_out": held_out,
-            "n_rejected": len(self.rejected["reason"]),
-            "n_tail_in_text": sum(start is not None for start in self.evidence["tail_start"]),
+            "n_accepted": len(triples["triple_id"]),
+            "n_novel": int(sum(triples["novel"])),
+            "n_accepted_held_out": n_of_part(triples, prepared, "test"),
+            "n_rejected": len(self.rows.rejected["reason"]),
+            "n_tail_in_text": sum(start is not None for start in self.rows.evidence["tail_start"]),
         }
 
 
-def _containing(spans: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The smallest run of sentences that covers a span."""
-    touched = [s for s in spans if s[0] < end and s[1] > start]
-    if not touched:
-        return start, end
-    return min(start, touched[0][0]), max(end, touched[-1][1])
-
-
-def _nearest(spans: Sequence[tuple[int, int]], place: int) -> tuple[int, int] | None:
-    return min(spans, key=lambda s: (abs(s[0] - place), s), default=None)
+def n_of_part(triples: Mapping[str, Sequence[str]], prepared: Prepared, part: str) -> int:
+    """How many of some rows of kg/triples are seed triples of a part."""
+    ids, names = prepared.entity_ids, prepared.relations
+    known = {(ids[h], names[r], ids[t]) for h, r, t in prepared.triples[part].tolist()}
+    rows = zip(triples["head_id"], triples["relation"], triples["tail_id"], strict=True)
+    return sum(row in known for row in rows)

@@ -23,6 +23,7 @@ from graphmert.kg import (
     infer_schema,
     read_kg,
     read_schema,
+    reduce_seed,
     require_triples,
     require_valid,
     schema_beside,
@@ -33,6 +34,7 @@ from graphmert.kg import (
 from graphmert.progress import Progress
 from graphmert.run.manifest import StageOutput
 from graphmert.run.settings import RunConfig
+from graphmert.shards import Ledger
 from graphmert.store import RunDir, chains_to_table, kg_to_tables, make_table, schema_of
 from graphmert.tokens import Tokenizer
 
@@ -103,6 +105,10 @@ def _prepare_definitions(
     entities, triples = _seed(config, obo, schema)
     progress.update(1, note="split")
     tokenizer = _tokenizer(config, body, obo, triples)
+    reduced: tuple[Ledger, ...] = ()
+    if config.reduce.is_set:
+        triples, schema, ledger = reduce_seed(triples, schema, config.reduce)
+        reduced = (ledger,)
     sequences, sequence_ledger = make_sequences(
         documents, tokenizer, max_tokens=config.text.max_tokens
     )
@@ -139,7 +145,7 @@ def _prepare_definitions(
     files += [run.seed_schema, tokenizer.save(run.path / "chains")]
     progress.update(_STEPS)
     progress.end()
-    ledgers = (obo.ledger, sequence_ledger, mention_ledger, span_ledger, built.ledger)
+    ledgers = (obo.ledger, *reduced, sequence_ledger, mention_ledger, span_ledger, built.ledger)
     return StageOutput(files, _counts(tables), ledgers)
 
 

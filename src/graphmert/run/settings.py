@@ -10,12 +10,14 @@ from pydantic import Field
 from graphmert.config import Settings
 from graphmert.documents.records import CorpusSettings
 from graphmert.domains.text.candidates import CandidateSettings
+from graphmert.domains.text.embedding import LEXICAL, Embedder, load_embedder
 from graphmert.domains.text.helper import HelperSettings
 from graphmert.domains.text.linking import LinkSettings
 from graphmert.domains.text.selection import SelectSettings
 from graphmert.errors import CapabilityError, ConfigError
 from graphmert.evaluate.judged import JudgeSettings
 from graphmert.inject import InjectSettings
+from graphmert.kg.reduce import ReduceSettings
 from graphmert.masking import MaskingConfig
 from graphmert.recipe import TrainConfig
 from graphmert.run.completion.settings import CompleteSettings
@@ -123,6 +125,48 @@ class FeedSettings(Settings):
     )
 
 
+class CorpusExtractSettings(Settings):
+    """Extraction from the whole corpus, wherever it names an entity."""
+
+    enabled: bool = Field(
+        default=False,
+        description="ask wherever the corpus names an entity, not only at held-out heads",
+    )
+    places_per_head: int = Field(
+        default=5, ge=0, description="sequences in which an entity is asked about; 0 is no limit"
+    )
+    relation_recall: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="share of the known (head, relation) pairs of validation heads that the choice "
+        "of relations must keep; fewer questions the lower it is",
+    )
+    max_relations: int = Field(
+        default=0, ge=0, description="most relations asked about at a place; 0 is no limit"
+    )
+    tails: Literal["entities", "sequence", "corpus"] = Field(
+        default="entities",
+        description="candidate tails: known entities; sequence: also unlinked candidates that "
+        "stand in the sequence; corpus: also all others of the corpus",
+    )
+    min_phrase_count: int = Field(
+        default=2, ge=1, description="occurrences of an unlinked candidate that may be a tail"
+    )
+    min_novel_examples: int = Field(
+        default=50,
+        ge=1,
+        description="correct validation examples needed to accept tails beyond the seed at all",
+    )
+    beta: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="least cosine of a triple's words and its sequence, by embedding.model; "
+        "not set: no such filter",
+    )
+
+
 class ExtractSettings(Settings):
     """What is asked of which documents, and what is accepted."""
 
@@ -148,6 +192,14 @@ class ExtractSettings(Settings):
     n_formed: int = Field(
         default=0, ge=0, description="test triples whose tail is named by tokens alone"
     )
+    calibration: Literal["isotonic", "temperature"] = Field(
+        default="isotonic", description="what turns scores into probabilities"
+    )
+    sweep: bool = Field(
+        default=False,
+        description="keep precision and recall of validation heads at every threshold",
+    )
+    corpus: CorpusExtractSettings = CorpusExtractSettings()
     helper: HelperSettings = HelperSettings()
 
 
@@ -195,6 +247,7 @@ class RunConfig(Settings):
     select: SelectSettings = SelectSettings()
     inject: InjectSettings = InjectSettings()
     split: SplitSettings = SplitSettings()
+    reduce: ReduceSettings = ReduceSettings()
     text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingConfig = MaskingConfig()
@@ -290,6 +343,21 @@ def embedding_cache(settings: EmbeddingSettings) -> Path:
     if settings.cache:
         return Path(settings.cache)
     return datasets.default_root().parent / "embeddings"
+
+
+def open_embedder(settings: EmbeddingSettings) -> Embedder:
+    """Load the embedding model of a run; the lexical one only where it is named.
+
+    Raises:
+        CapabilityError: the model is neither a folder nor in the local hub cache.
+    """
+    model = settings.model
+    return load_embedder(
+        model if model == LEXICAL else str(body_path(model)),
+        cache=embedding_cache(settings),
+        max_tokens=settings.max_tokens,
+        precision=settings.precision,
+    )
 
 
 def body_path(body: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 
@@ -15,16 +16,20 @@ from graphmert.model import GraphMERT
 from graphmert.progress import Progress
 from graphmert.report import render_report
 from graphmert.run.answers import Scorer
+from graphmert.run.corpus_extraction import extract_corpus
 from graphmert.run.evaluation import evaluate_run, ranks_to_table, summarise
 from graphmert.run.extraction import choose_rule, extract_test
 from graphmert.run.forming import form_test_tails
 from graphmert.run.helping import help_extraction
 from graphmert.run.manifest import StageOutput
 from graphmert.run.prepared import Prepared
-from graphmert.run.settings import RunConfig
+from graphmert.run.settings import RunConfig, open_embedder
 from graphmert.run.training import train_run
 from graphmert.shards import atomic_write_json, sha256_file, write_table
 
+KEPT = ("relation_choice",)  # of what is measured where held-out heads are defined
+OPTIONAL_TABLES = ("kg/helper", "kg/novel_entities")
+SWEEPS = ("sweep", "beta_sweep")
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "relations.json")
 
 
@@ -107,29 +112,51 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
         progress=progress,
         also={} if helped is None else helped.tails,
     )
+    tables: dict[str, pa.Table] = dict(result.tables)
+    ledgers = [result.query_ledger, result.ledger]
+    measured: dict[str, Any] = {
+        "rule": rule.to_dict(),
+        "calibration": result.calibration,
+        "calibration_on_valid": fitted,
+        "extraction": result.summary,
+    }
+    if config.extract.corpus.enabled:
+        graph = extract_corpus(
+            scorer,
+            rule,
+            config.extract,
+            embedder=lambda: open_embedder(config.embedding),
+            model_hash=model_hash,
+            progress=progress,
+            also={} if helped is None else helped.tails,
+        )
+        tables, ledgers = dict(graph.tables), list(graph.ledgers)
+        choice = {name: result.summary[name] for name in KEPT if name in result.summary}
+        measured = {
+            "rule": graph.rule,
+            "calibration": graph.calibration,
+            "calibration_on_valid": graph.fitted,
+            "extraction": graph.summary | choice,
+        }
     formed = form_test_tails(scorer, config.extract.n_formed, progress)
     run = prepared.run
-    tables = dict(result.tables)
-    ledgers = [result.query_ledger, result.ledger]
     if helped is not None:
         tables["kg/helper"] = helped.table
         ledgers += helped.ledgers
         formed |= {"helper": helped.summary}
+    for name in OPTIONAL_TABLES:
+        run.table_path(name).unlink(missing_ok=True)
     for name, table in tables.items():
         run.write(name, table)
     ranks = run_dir / "kg" / "ranks.parquet"
     write_table(ranks, ranks_to_table(result.ranks))
-    measured = {
-        "rule": rule.to_dict(),
-        "calibration": result.calibration,
-        "calibration_on_valid": fitted,
-        "extraction": result.summary | formed,
-    }
+    counts = dict(measured["extraction"])
+    measured["extraction"] = counts | formed
     atomic_write_json(run_dir / "kg" / "measured.json", measured)
     files = [run_dir / f"{name}.parquet" for name in tables]
     files += [ranks, run_dir / "kg" / "measured.json"]
     bill = {} if helped is None else {"helper": helped.bill}
-    return StageOutput(files, result.summary, tuple(ledgers), timings=bill)
+    return StageOutput(files, counts, tuple(ledgers), timings=bill)
 
 
 def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:
@@ -141,6 +168,7 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
     ranks = run_dir / "kg" / "ranks_all.parquet"
     write_table(ranks, ranks_to_table(systems))
     measured = json.loads((run_dir / "kg" / "measured.json").read_text(encoding="utf-8"))
+    fitted = measured["calibration_on_valid"]
     section = summarise(systems, prepared, config.evaluate, config.seed)
     metrics = {
         "system": "graphmert",
@@ -148,6 +176,7 @@ def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stag
         "calibration": measured["calibration"],
         "extraction": measured["extraction"],
         "rule": measured["rule"],
+        **{name: fitted[name] for name in SWEEPS if name in fitted},
         "graph": graph_measures(
             prepared.run,
             threshold=measured["rule"]["threshold"],
