@@ -17,7 +17,18 @@ from typing import Annotated
 import typer
 
 from graphmert import __version__
-from graphmert.cli import code, code_model, data, kg, kg_samples, models, runs, store, vectors
+from graphmert.cli import (
+    code,
+    code_model,
+    data,
+    kg,
+    kg_samples,
+    models,
+    relations,
+    runs,
+    store,
+    vectors,
+)
 
 app = typer.Typer(
     name="graphmert",
@@ -38,6 +49,7 @@ kg_samples.add_commands(kg.app)
 app.add_typer(code.app, name="code")
 app.add_typer(kg.app, name="kg")
 app.add_typer(models.convert_app, name="convert")
+app.add_typer(relations.app, name="relation")
 app.add_typer(vectors.app, name="vectors")
 
 

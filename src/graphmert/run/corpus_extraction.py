@@ -156,9 +156,7 @@ class _Job:
         places, ledger = choose_places(prepared, per_head=corpus.places_per_head)
         self.ledgers.append(ledger)
         self.n_places = len(places)
-        self.n_unlabelled = len(
-            {one.entity for one in places} - frozenset().union(*self.heads.values())
-        )
+        self.n_unlabelled = len({one.entity for one in places} - self.labelled)
         self.progress.begin("choose relations", total=1)
         log_p_PE = relation_log_p(self.scorer, places)
         self.progress.end()

@@ -84,24 +84,7 @@ def find_phrases(prepared: Prepared, *, min_count: int) -> tuple[Phrases, Ledger
             fix="Give documents as data.corpus, or set extract.corpus.tails to entities.",
         )
     ledger = Ledger("extract: phrases")
-    table = prepared.run.read("corpus/candidates")
-    ledger.offered(table.num_rows)
-    free = table.filter(pc.field("entity_id").is_null())
-    ledger.leave_out("linked to an entity", table.num_rows - free.num_rows)
-    chain_of = {chain.chain_id: row for row, chain in enumerate(prepared.chains)}
-    entities = prepared.run.read("seed/entities")
-    known = {normal_name(name) for name in prepared.names}
-    known.update(normal_name(one) for own in entities["synonyms"].to_pylist() for one in own)
-    spans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    surfaces: dict[str, Counter[str]] = defaultdict(Counter)
-    columns = (free[name].to_pylist() for name in ("seq_id", "start", "end", "surface"))
-    for seq_id, start, end, surface in zip(*columns, strict=True):
-        name = normal_name(surface)
-        if name in known:
-            ledger.leave_out("an entity's own name", example=surface)
-        else:
-            spans[name].append((chain_of[seq_id], start, end))
-            surfaces[name][surface] += 1
+    spans, surfaces = _unlinked(prepared, ledger)
     common = []
     for name in sorted(spans, key=lambda one: (-len(spans[one]), one)):
         if len(spans[name]) < min_count:
@@ -131,6 +114,32 @@ def find_phrases(prepared: Prepared, *, min_count: int) -> tuple[Phrases, Ledger
         n_documents=tuple(len({documents[chain] for chain, _, _ in own}) for own in own_spans),
     )
     return phrases, ledger.check()
+
+
+_Spans = dict[str, list[tuple[int, int, int]]]
+
+
+def _unlinked(prepared: Prepared, ledger: Ledger) -> tuple[_Spans, dict[str, Counter[str]]]:
+    """Spans and spellings of unlinked candidates by their name as names are compared."""
+    table = prepared.run.read("corpus/candidates")
+    ledger.offered(table.num_rows)
+    free = table.filter(pc.field("entity_id").is_null())
+    ledger.leave_out("linked to an entity", table.num_rows - free.num_rows)
+    chain_of = {chain.chain_id: row for row, chain in enumerate(prepared.chains)}
+    entities = prepared.run.read("seed/entities")
+    known = {normal_name(name) for name in prepared.names}
+    known.update(normal_name(one) for own in entities["synonyms"].to_pylist() for one in own)
+    spans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    surfaces: dict[str, Counter[str]] = defaultdict(Counter)
+    columns = (free[name].to_pylist() for name in ("seq_id", "start", "end", "surface"))
+    for seq_id, start, end, surface in zip(*columns, strict=True):
+        name = normal_name(surface)
+        if name in known:
+            ledger.leave_out("an entity's own name", example=surface)
+        else:
+            spans[name].append((chain_of[seq_id], start, end))
+            surfaces[name][surface] += 1
+    return spans, surfaces
 
 
 @dataclass(frozen=True)

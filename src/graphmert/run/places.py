@@ -66,12 +66,20 @@ def _draw_key(prepared: Prepared, span: HeadSpan) -> tuple[bool, bytes]:
 
 
 def relation_log_p(scorer: Scorer, places: Sequence[HeadSpan]) -> np.ndarray | None:
-    """Return log p(relation | place), float32 (places, E); None without that output."""
+    """Return log p(relation | place), float32 (places, E); None without that output.
+
+    Relations that the schema does not let begin at the head's type have -inf.
+    """
     if scorer.model.relation_head is None:
         return None
+    prepared = scorer.prepared
     heads = [Query(one.chain, one.root_start, one.root_end, 0, one.entity) for one in places]
     with autocast(scorer.precision):
-        return score_relations(scorer.model, scorer.prepared.chains, heads, asker=scorer.asker)
+        log_p_PE = score_relations(scorer.model, prepared.chains, heads, asker=scorer.asker)
+    for place, span in enumerate(places):
+        admitted = allowed_relations(prepared, span.entity)
+        log_p_PE[place, np.setdiff1d(np.arange(log_p_PE.shape[1]), admitted)] = -np.inf
+    return log_p_PE
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,8 @@ class RelationRule:
         wanted_recall: the share of pairs it was to keep.
         n_pairs: known pairs of validation heads that have a place.
         recall: the share it keeps.
-        share_asked: of all pairs of validation heads and relations, those above the threshold.
-        share_known: of those above the threshold, the known ones.
+        share_asked: of all pairs of validation heads and admitted relations, those it keeps.
+        share_known: of those it keeps, the known ones.
     """
 
     threshold: float | None
@@ -142,7 +150,7 @@ def choose_relation_rule(
         wanted_recall=recall,
         n_pairs=len(found),
         recall=n_kept / len(found),
-        share_asked=n_asked / values.size,
+        share_asked=n_asked / int(np.isfinite(values).sum()),
         share_known=n_kept / n_asked,
     )
 

@@ -105,10 +105,10 @@ def _prepare_definitions(
     entities, triples = _seed(config, obo, schema)
     progress.update(1, note="split")
     tokenizer = _tokenizer(config, body, obo, triples)
-    reduced: tuple[Ledger, ...] = ()
+    reduced: list[Ledger] = []
     if config.reduce.is_set:
         triples, schema, ledger = reduce_seed(triples, schema, config.reduce)
-        reduced = (ledger,)
+        reduced.append(ledger)
     sequences, sequence_ledger = make_sequences(
         documents, tokenizer, max_tokens=config.text.max_tokens
     )
@@ -143,7 +143,6 @@ def _prepare_definitions(
     files = [run.write(name, table) for name, table in tables.items()]
     write_schema(run.seed_schema, schema)
     files += [run.seed_schema, tokenizer.save(run.path / "chains")]
-    progress.update(_STEPS)
     progress.end()
     ledgers = (obo.ledger, *reduced, sequence_ledger, mention_ledger, span_ledger, built.ledger)
     return StageOutput(files, _counts(tables), ledgers)

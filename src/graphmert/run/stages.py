@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,16 @@ from graphmert.model import GraphMERT
 from graphmert.progress import Progress
 from graphmert.report import render_report
 from graphmert.run.answers import Scorer
-from graphmert.run.corpus_extraction import extract_corpus
+from graphmert.run.corpus_extraction import CorpusExtracted, extract_corpus
 from graphmert.run.evaluation import evaluate_run, ranks_to_table, summarise
-from graphmert.run.extraction import choose_rule, extract_test
+from graphmert.run.extraction import Extracted, Rule, choose_rule, extract_test
 from graphmert.run.forming import form_test_tails
 from graphmert.run.helping import help_extraction
 from graphmert.run.manifest import StageOutput
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig, open_embedder
 from graphmert.run.training import train_run
-from graphmert.shards import atomic_write_json, sha256_file, write_table
+from graphmert.shards import Ledger, atomic_write_json, sha256_file, write_table
 
 KEPT = ("relation_choice",)  # of what is measured where held-out heads are defined
 OPTIONAL_TABLES = ("kg/helper", "kg/novel_entities")
@@ -86,6 +88,36 @@ def load_model(path: Path) -> GraphMERT:
     return model
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The graph of the extract stage, of held-out heads or of the corpus, and its measures."""
+
+    tables: Mapping[str, pa.Table]
+    ledgers: Sequence[Ledger]
+    counts: dict[str, Any]
+    measured: dict[str, Any]
+
+    @classmethod
+    def held_out(cls, result: Extracted, rule: Rule, fitted: dict[str, Any]) -> _Found:
+        measured = {
+            "rule": rule.to_dict(),
+            "calibration": result.calibration,
+            "calibration_on_valid": fitted,
+        }
+        ledgers = (result.query_ledger, result.ledger)
+        return cls(result.tables, ledgers, result.summary, measured)
+
+    @classmethod
+    def of_corpus(cls, graph: CorpusExtracted, result: Extracted) -> _Found:
+        measured = {
+            "rule": graph.rule,
+            "calibration": graph.calibration,
+            "calibration_on_valid": graph.fitted,
+        }
+        choice = {name: result.summary[name] for name in KEPT if name in result.summary}
+        return cls(graph.tables, graph.ledgers, graph.summary | choice, measured)
+
+
 def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:
     """Choose every rule on validation heads, then answer the test heads once."""
     prepared = load_prepared(config, run_dir)
@@ -112,14 +144,7 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
         progress=progress,
         also={} if helped is None else helped.tails,
     )
-    tables: dict[str, pa.Table] = dict(result.tables)
-    ledgers = [result.query_ledger, result.ledger]
-    measured: dict[str, Any] = {
-        "rule": rule.to_dict(),
-        "calibration": result.calibration,
-        "calibration_on_valid": fitted,
-        "extraction": result.summary,
-    }
+    found = _Found.held_out(result, rule, fitted)
     if config.extract.corpus.enabled:
         graph = extract_corpus(
             scorer,
@@ -130,16 +155,9 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
             progress=progress,
             also={} if helped is None else helped.tails,
         )
-        tables, ledgers = dict(graph.tables), list(graph.ledgers)
-        choice = {name: result.summary[name] for name in KEPT if name in result.summary}
-        measured = {
-            "rule": graph.rule,
-            "calibration": graph.calibration,
-            "calibration_on_valid": graph.fitted,
-            "extraction": graph.summary | choice,
-        }
+        found = _Found.of_corpus(graph, result)
     formed = form_test_tails(scorer, config.extract.n_formed, progress)
-    run = prepared.run
+    run, tables, ledgers = prepared.run, dict(found.tables), list(found.ledgers)
     if helped is not None:
         tables["kg/helper"] = helped.table
         ledgers += helped.ledgers
@@ -150,13 +168,12 @@ def extract_stage(config: RunConfig, run_dir: Path, progress: Progress) -> Stage
         run.write(name, table)
     ranks = run_dir / "kg" / "ranks.parquet"
     write_table(ranks, ranks_to_table(result.ranks))
-    counts = dict(measured["extraction"])
-    measured["extraction"] = counts | formed
+    measured = found.measured | {"extraction": found.counts | formed}
     atomic_write_json(run_dir / "kg" / "measured.json", measured)
     files = [run_dir / f"{name}.parquet" for name in tables]
     files += [ranks, run_dir / "kg" / "measured.json"]
     bill = {} if helped is None else {"helper": helped.bill}
-    return StageOutput(files, counts, tuple(ledgers), timings=bill)
+    return StageOutput(files, found.counts, tuple(ledgers), timings=bill)
 
 
 def evaluate_stage(config: RunConfig, run_dir: Path, progress: Progress) -> StageOutput:

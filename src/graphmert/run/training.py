@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,34 +98,6 @@ class Feeds:
 
 def build_feeds(config: RunConfig, prepared: Prepared, model: GraphMERTConfig) -> Feeds:
     """Mask training chains; validation chains carry the validation heads' own triples."""
-    tokenizer = prepared.tokenizer
-    vocabulary = MaskVocabulary(
-        mask_id=tokenizer.mask_id,
-        special_ids=tokenizer.special_ids,
-        ordinary_ids=tokenizer.ordinary_ids,
-        n_relations=len(prepared.relations),
-    )
-    names = relation_names(prepared, model)
-    wants_entities = "entity" in model.objectives
-
-    def feed(chains: list[LeafyChain], n_steps: int, seed: int) -> ChainFeed:
-        return ChainFeed(
-            chains,
-            masking=config.masking,
-            vocabulary=vocabulary,
-            relation_names=names,
-            names=name_table(prepared) if wants_entities else None,
-            known_tails=prepared.known_tails("train", "valid"),
-            n_negatives=config.feed.n_negatives,
-            isolated=model.leaf_visibility == "isolated",
-            pad_id=tokenizer.pad_id,
-            batch_size=config.train.batch_size,
-            micro_batch_size=config.train.micro_batch_size,
-            max_tokens_per_micro_batch=config.train.max_tokens_per_micro_batch,
-            n_steps=n_steps,
-            seed=seed,
-        )
-
     chains = prepared.training_chains()
     valid = prepared.answered_chains("valid")
     batch_size = config.train.batch_size
@@ -135,7 +107,44 @@ def build_feeds(config: RunConfig, prepared: Prepared, model: GraphMERTConfig) -
     else:
         n_steps = max(1, int(-(-(config.train.epochs or 1) * epoch // 1)))
     n_valid = max(1, -(-len(valid) // batch_size))
-    return Feeds(feed(chains, n_steps, config.seed), feed(valid, n_valid, config.seed + 1))
+    return Feeds(
+        chain_feed(config, prepared, model, chains, n_steps=n_steps, seed=config.seed),
+        chain_feed(config, prepared, model, valid, n_steps=n_valid, seed=config.seed + 1),
+    )
+
+
+def chain_feed(
+    config: RunConfig,
+    prepared: Prepared,
+    model: GraphMERTConfig,
+    chains: Sequence[LeafyChain],
+    *,
+    n_steps: int,
+    seed: int,
+) -> ChainFeed:
+    """Mask some chains of a run as its settings say."""
+    tokenizer = prepared.tokenizer
+    return ChainFeed(
+        chains,
+        masking=config.masking,
+        vocabulary=MaskVocabulary(
+            mask_id=tokenizer.mask_id,
+            special_ids=tokenizer.special_ids,
+            ordinary_ids=tokenizer.ordinary_ids,
+            n_relations=len(prepared.relations),
+        ),
+        relation_names=relation_names(prepared, model),
+        names=name_table(prepared) if "entity" in model.objectives else None,
+        known_tails=prepared.known_tails("train", "valid"),
+        n_negatives=config.feed.n_negatives,
+        isolated=model.leaf_visibility == "isolated",
+        pad_id=tokenizer.pad_id,
+        batch_size=config.train.batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        max_tokens_per_micro_batch=config.train.max_tokens_per_micro_batch,
+        n_steps=n_steps,
+        seed=seed,
+    )
 
 
 def train_run(

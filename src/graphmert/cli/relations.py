@@ -1,0 +1,85 @@
+"""Commands about the relations of a trained model."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphmert.cli.terminal import AsJson, group, print_result, progress_shown, reporting
+
+app = group("Change which relations a trained model knows.")
+
+
+class Initial(enum.StrEnum):
+    """What a new relation's parameters begin from."""
+
+    NEAREST = "nearest"
+    HIDDEN = "hidden"
+
+
+@app.callback()
+def _relation() -> None:
+    """Change which relations a trained model knows."""
+
+
+@app.command()
+def add(
+    model: Annotated[Path, typer.Option(metavar="RUN", help="Run directory with a trained model.")],
+    name: Annotated[str, typer.Option(help="The relation, as triples write it.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write.")],
+    label: Annotated[str, typer.Option(help="Its words; default: the name with blanks.")] = "",
+    description: Annotated[str, typer.Option(help="What it means, in a sentence.")] = "",
+    triples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Fit it on these: a KG of any form that is read."),
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Type of its heads; may be repeated; default: any.")
+    ] = None,
+    tail_types: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="Type of its tails; may be repeated; default: any."),
+    ] = None,
+    initial: Annotated[
+        Initial, typer.Option(help="Begin from the nearest relations, or from none known.")
+    ] = Initial.NEAREST,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of fitting.")] = 200,
+    learning_rate: Annotated[float, typer.Option(help="Of fitting, at its peak.")] = 5e-3,
+    min_triples: Annotated[int, typer.Option(min=1, help="Refuse to fit on fewer.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Add a relation: from its name and description, or fitted alone on triples."""
+    with reporting(as_json):
+        from graphmert.config import build
+        from graphmert.kg import Relation
+        from graphmert.run.new_relation import FitSettings, add_relation
+
+        fit = {"steps": steps, "learning_rate": learning_rate, "min_triples": min_triples}
+        with progress_shown() as progress:
+            added = add_relation(
+                model,
+                out,
+                Relation(
+                    name,
+                    label=label,
+                    domain=frozenset(domain or ()),
+                    range=frozenset(tail_types or ()),
+                ),
+                description=description,
+                triples=triples or (),
+                initial=initial.value,
+                fit=build(fit, FitSettings, source="options"),
+                progress=progress,
+            )
+        result = {
+            "run": str(added.path),
+            "relation": name,
+            "index": added.relation,
+            "nearest": dict(added.nearest),
+            "n_triples": added.n_triples,
+            "left_out": added.ledger.to_dict()["left_out"],
+        }
+        print_result(result, as_json)
