@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from golden.forms import MASK, NAMES, PAD, SEP, VOCAB_SIZE, make_model, names_of
 from graphmert import extract
 from graphmert.batch import ChainBatch, collate
 from graphmert.chain import LeafTriple, LeafyChain
+from graphmert.errors import ConfigError
 from graphmert.extract import (
     Answers,
     Asker,
@@ -21,6 +23,7 @@ from graphmert.extract import (
     form_tails,
     predict_tokens,
     score_queries,
+    score_relations,
 )
 from graphmert.feed import NameTable
 from graphmert.model import GraphMERT
@@ -188,6 +191,43 @@ def test_scores_are_the_formulas(variant: str) -> None:
             total = sum(float(log_p[k, token]) for k, token in enumerate(name))
             wanted = total / len(name) ** 0.8
             assert scores["token_QE"][row, entity] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "open"])
+@pytest.mark.parametrize("max_nodes", [1, 16_384])
+def test_relations_alone_score_as_beside_tails(variant: str, max_nodes: int) -> None:
+    model, asker = make_open() if variant == "open" else make(variant)
+    asker = replace(asker, max_nodes_per_forward=max_nodes, max_leaves_per_row=6)
+    queries = make_queries()
+    every = [
+        replace(query, relation=relation)
+        for query in queries
+        for relation in range(model.config.n_relations)
+    ]
+    wanted = join(ask(model, asker, every))["relation_Q"].reshape(len(queries), -1)
+    found = score_relations(model, CHAINS, queries, asker=asker)
+    np.testing.assert_allclose(found, wanted, **CLOSE)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0, atol=1e-5)
+    assert found.std(axis=0).min() > 0.005
+    assert score_relations(model, CHAINS, [], asker=asker).shape == (0, found.shape[1])
+
+
+def test_relations_need_their_output() -> None:
+    model, asker = make()
+    model.relation_head = None
+    with pytest.raises(ConfigError, match="MNM-relation"):
+        score_relations(model, CHAINS, make_queries(), asker=asker)
+
+
+@pytest.mark.parametrize("max_scores", [1, 40])
+def test_few_scores_at_a_time_are_the_same(max_scores: int) -> None:
+    model, asker = make()
+    queries = make_queries()
+    small = ask(model, replace(asker, max_scores_per_forward=max_scores), queries)
+    assert len(small) > 1
+    whole = join(ask(model, asker, queries))
+    for name, scores in join(small).items():
+        np.testing.assert_allclose(scores, whole[name], **CLOSE)
 
 
 def test_what_is_not_asked_is_not_scored() -> None:

@@ -11,8 +11,10 @@ from graphmert.evaluate.calibration import (
     TemperatureCalibrator,
     calibrator_from_dict,
     choose_threshold,
+    fit_calibrator,
     operating_point,
     reliability,
+    threshold_sweep,
 )
 
 
@@ -107,3 +109,27 @@ def test_bad_pairs_are_refused() -> None:
         IsotonicCalibrator.fit([1.0], [0.5])
     with pytest.raises(DataError):
         operating_point([0.5, 0.6], [1, 1], 0.5, n_true=1)
+
+
+def test_a_sweep_holds_the_operating_points_of_its_thresholds() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.random(500).round(2)
+    correct = rng.random(500) < p
+    every = threshold_sweep(p, correct, n_true=400, max_points=1000)
+    assert [point.threshold for point in every] == sorted(set(p), reverse=True)
+    for point in every:
+        assert point == operating_point(p, correct, point.threshold, n_true=400)
+    some = threshold_sweep(p, correct, n_true=400, max_points=10)
+    assert len(some) == 10
+    assert [some[0], some[-1]] == [every[0], every[-1]]
+    assert set(some) <= set(every)
+    best = choose_threshold(p, correct, n_true=400)
+    assert best.f1 == max(point.f1 for point in every)
+
+
+def test_calibrators_by_name() -> None:
+    scores, correct = np.arange(20.0), np.arange(20) % 3 == 0
+    assert fit_calibrator("isotonic", scores, correct) == IsotonicCalibrator.fit(scores, correct)
+    assert fit_calibrator("temperature", scores, correct) == TemperatureCalibrator.fit(
+        scores, correct
+    )
