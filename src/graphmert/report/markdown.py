@@ -31,8 +31,13 @@ def render_markdown(report: Report) -> str:
         parts.append(_table(("what", "value"), report.facts, n_text=1))
     for section in report.sections:
         parts.append(f"## {escape_markdown(section.title)}")
-        parts.extend(_block(block) for block in section.blocks)
+        parts.append(render_blocks(section.blocks))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_blocks(blocks: Sequence[Block]) -> str:
+    """Return some blocks of a report as Markdown."""
+    return "\n\n".join(text for text in map(_block, blocks) if text)
 
 
 def escape_markdown(text: str) -> str:

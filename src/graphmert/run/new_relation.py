@@ -87,31 +87,28 @@ def add_relation(
 ) -> Added:
     """Write a run directory whose model knows one more relation.
 
-    The relation's words are its label. Its rows in the network begin from the relations whose
-    words are nearest to "label: description" (`initial`); with triples they are fitted, and
-    nothing else: every other parameter keeps its bits.
+    Its rows in the network begin from the relations whose words are nearest to "label:
+    description"; with triples they are fitted. Every other parameter keeps its bits.
 
     Args:
         run_dir: a run directory with a trained model.
         out: the folder to write; what a killed call left is gone on from.
         relation: name, label and what the schema says of it.
         description: what it means, in a sentence.
-        triples: a source of a KG or triples; only those of the relation between entities of the
-            run are used.
+        triples: a KG's file or triples; those of the relation between known entities are used.
         initial: nearest or hidden, see `graphmert.run.relation_rows.initial_rows`.
         fit: how it is fitted.
         progress: is told how far it is.
 
     Raises:
-        ConfigError: the model has the relation already, the schema lacks one of its types, or
-            `out` is the run itself.
+        ConfigError: the relation is there already, or one of its types is not.
         DataError: fewer usable triples than `fit.min_triples`.
         FormatError: a file cannot be read.
 
     Source: none. Checked by: tests/unit/run/test_new_relation.py
     """
-    run_dir, out, fit = Path(run_dir), Path(out), fit or FitSettings()
-    progress = progress or Silent()
+    run_dir, out = Path(run_dir), Path(out)
+    fit, progress = fit or FitSettings(), progress or Silent()
     if out.resolve() == run_dir.resolve():
         raise ConfigError("the new folder is the run itself", where="out", fix="Name another.")
     schema = read_schema(RunDir(run_dir).seed_schema)
@@ -123,21 +120,19 @@ def add_relation(
     _write_run(run_dir, out, wider, place, given)
     prepared = Prepared.load(out, max_tail_tokens=config.text.max_tail_tokens)
     model = load_model(run_dir / "model")
-    before = schema.relation_names
-    words = [schema.relations[name].label for name in before]
-    text = ": ".join(one for one in (relation.label, description) if one)
+    words = [schema.relations[name].label for name in schema.relation_names]
+    text = f"{relation.label}: {description}" if description else relation.label
     weights = nearest_weights(model, prepared.tokenizer, words, text)
     model = insert_relation(model, place, initial_rows(model, weights, initial))
     n_used = 0
     if given:
         chains, n_used = fit_chains(prepared, place, fit)
-        if n_used < fit.min_triples:
-            raise _too_few(relation, n_used, len(given), fit)
+        _require_enough(relation, n_used, len(given), fit)
         start = fingerprint(sha256_file(run_dir / "model" / "model.safetensors"), weights, initial)
         model = _fit(model, place, chains, config, prepared, fit, out, progress, start)
     save_model(model, prepared, out / "model")
-    nearest = sorted(zip(before, weights, strict=True), key=lambda pair: -pair[1])
-    added = Added(out, place, tuple(pair for pair in nearest if pair[1] > 0), n_used, ledger)
+    nearest = sorted(zip(schema.relation_names, weights, strict=True), key=lambda one: -one[1])
+    added = Added(out, place, tuple(nearest[:N_NEAREST]), n_used, ledger)
     _write_summary(added, relation, description, initial, fit)
     return added
 
@@ -162,14 +157,15 @@ def _wider(schema: Schema, relation: Relation) -> Schema:
     return Schema(schema.types, schema.relations | {relation.name: relation})
 
 
-def _too_few(relation: Relation, n_used: int, n_given: int, fit: FitSettings) -> DataError:
-    return DataError(
-        "too few triples to fit a relation on",
-        where=relation.name,
-        got=f"{n_used} of {n_given} whose head stands in a training document",
-        expected=f"at least {fit.min_triples}",
-        fix="Give more, or none: the relation then has its name alone.",
-    )
+def _require_enough(relation: Relation, n_used: int, n_given: int, fit: FitSettings) -> None:
+    if n_used < fit.min_triples:
+        raise DataError(
+            "too few triples to fit a relation on",
+            where=relation.name,
+            got=f"{n_used} of {n_given} whose head stands in a training document",
+            expected=f"at least {fit.min_triples}",
+            fix="Give more, or none: the relation then has its name alone.",
+        )
 
 
 def _given(
