@@ -365,6 +365,7 @@ def test_a_stage_whose_ledger_does_not_balance_fails(tmp_path: Path) -> None:
     [
         ("data", {"kg": "other.obo"}, "prepare"),
         ("split", {"seed": 1}, "prepare"),
+        ("reduce", {"share": 0.5}, "prepare"),
         ("text", {"max_tail_tokens": 12}, "prepare"),
         ("model", {"preset": "small"}, "train"),
         ("masking", {"mlm_rate": 0.2}, "train"),
@@ -372,6 +373,9 @@ def test_a_stage_whose_ledger_does_not_balance_fails(tmp_path: Path) -> None:
         ("train", {"learning_rate": 1e-3}, "train"),
         ("seed", 1, "train"),
         ("extract", {"top_k": 3}, "extract"),
+        ("extract", {"sweep": True}, "extract"),
+        ("extract", {"calibration": "temperature"}, "extract"),
+        ("extract", {"corpus": {"enabled": True}}, "extract"),
         ("evaluate", {"n_resamples": 30}, "evaluate"),
     ],
     ids=str,

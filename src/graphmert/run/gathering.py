@@ -182,9 +182,10 @@ class _Asked:
             entity = stand.entity_of[self.span.chain, start, end]
             if entity != self.query.head_entity:
                 columns_of[entity].add(first + row)
-        entity_of = {self._best(own, 1)[0]: entity for entity, own in sorted(columns_of.items())}
-        for column in self._best(set(entity_of), top_k):
-            key = (self.query.head_entity, self.query.relation, entity_of[column])
+        best = [(self._best(own, 1)[0], entity) for entity, own in sorted(columns_of.items())]
+        best.sort(key=lambda pair: (-float(self.fit_C[pair[0]]), pair[1]))
+        for column, entity in best[:top_k]:
+            key = (self.query.head_entity, self.query.relation, entity)
             found.stand_ins[key].append(self._offer(column, PHRASE, rule, relation))
 
     def _best(self, columns: Collection[int], top_k: int) -> list[int]:

@@ -112,8 +112,7 @@ def add_relation(
     if out.resolve() == run_dir.resolve():
         raise ConfigError("the new folder is the run itself", where="out", fix="Name another.")
     schema = read_schema(RunDir(run_dir).seed_schema)
-    wider = _wider(schema, relation)
-    place = wider.relation_names.index(relation.name)
+    wider, place = _wider(schema, relation)
     config = load_toml(run_dir / "run.toml", RunConfig)
     set_threads(config.train.n_threads)
     given, ledger = _given(run_dir, relation, triples)
@@ -137,8 +136,8 @@ def add_relation(
     return added
 
 
-def _wider(schema: Schema, relation: Relation) -> Schema:
-    """The schema with one more relation."""
+def _wider(schema: Schema, relation: Relation) -> tuple[Schema, int]:
+    """The schema with one more relation, and the relation's index."""
     if relation.name in schema.relations:
         raise ConfigError(
             "the model has this relation already",
@@ -154,7 +153,8 @@ def _wider(schema: Schema, relation: Relation) -> Schema:
             got=", ".join(unknown),
             expected=f"some of {', '.join(schema.types)}",
         )
-    return Schema(schema.types, schema.relations | {relation.name: relation})
+    wider = Schema(schema.types, schema.relations | {relation.name: relation})
+    return wider, wider.relation_names.index(relation.name)
 
 
 def _require_enough(relation: Relation, n_used: int, n_given: int, fit: FitSettings) -> None:

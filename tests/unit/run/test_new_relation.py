@@ -16,6 +16,7 @@ import tiny_run
 from golden.forms import make_model
 from graphmert.errors import ConfigError, DataError
 from graphmert.kg import Relation, Triple, read_schema
+from graphmert.progress import Silent
 from graphmert.run.answers import Scorer, head_queries
 from graphmert.run.new_relation import FitSettings, add_relation, fit_chains, nearest_weights
 from graphmert.run.prepared import Prepared
@@ -103,6 +104,28 @@ def test_fitting_twice_gives_the_same_bytes(finished: Path, fitted: Path, tmp_pa
         triples = regulations(Path("run"))[::-1]
         add_relation("run", tmp_path / "again", Relation(NAME), triples=triples, fit=FIT)
     first, second = (tiny_run.contents(one) for one in (fitted, tmp_path / "again"))
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} == set()
+
+
+class Stopped(Silent):
+    """Die after some updates."""
+
+    def update(self, n_done: int, *, total: int | None = None, note: str = "") -> None:
+        if n_done == 4:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_fit_goes_on(finished: Path, fitted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with tiny_run.working_in(finished):
+        options: dict[str, Any] = {"triples": regulations(Path("run")), "fit": FIT}
+        with pytest.raises(KeyboardInterrupt):
+            add_relation("run", out, Relation(NAME), progress=Stopped(), **options)
+        assert not (out / "model").exists()
+        assert list((out / "fit" / "checkpoints").iterdir())
+        add_relation("run", out, Relation(NAME), **options)
+    first, second = tiny_run.contents(fitted), tiny_run.contents(out)
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == set()
 
