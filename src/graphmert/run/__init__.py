@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,12 +148,43 @@ def hash_of(paths: Sequence[Path]) -> str:
     return fingerprint(found)
 
 
-class _Plan:
-    """Which stage depends on what, and how each is done."""
+def is_current(run_dir: Path, stage: str, config: RunConfig, inputs: Mapping[str, str]) -> bool:
+    """Whether a stage recorded in a run was done with its configuration and the stages before.
 
-    def __init__(self, config: RunConfig, run_dir: Path) -> None:
+    Args:
+        config, inputs: as the manifest records them; no input is read.
+    """
+    plan = _Plan(config, run_dir, inputs=inputs)
+    recorded = plan.manifest.stages.get(stage, {}).get("fingerprint")
+    return recorded is not None and recorded == plan.fingerprint(stage)
+
+
+class _Plan:
+    """Which stage depends on what, and how each is done.
+
+    Args:
+        inputs: their hashes where they are known; else the inputs are read.
+    """
+
+    def __init__(
+        self, config: RunConfig, run_dir: Path, *, inputs: Mapping[str, str] | None = None
+    ) -> None:
         self.config = config
         self.run_dir = run_dir
+        self.inputs: dict[str, str] = dict(inputs or {})
+        if inputs is None:
+            self._read_inputs()
+        dumped = config.model_dump(mode="json", exclude={"out", "n_workers"})
+        header = {
+            "config": dumped,
+            "config_hash": fingerprint(dumped),
+            "inputs": self.inputs,
+            "seed": config.seed,
+        }
+        self.manifest = Manifest(run_dir, header, STAGES)
+
+    def _read_inputs(self) -> None:
+        config = self.config
         self.kg = kg_paths(config.data)
         self.corpus = corpus_path(config.data)
         self.body = body_path(config.data.body)
@@ -175,14 +206,6 @@ class _Plan:
         for role, body in (("body", self.body), ("baseline_body", judge)):
             if body is not None and (Path(body) / "model.safetensors").is_file():
                 self.inputs[role] = sha256_file(Path(body) / "model.safetensors")
-        dumped = config.model_dump(mode="json", exclude={"out", "n_workers"})
-        header = {
-            "config": dumped,
-            "config_hash": fingerprint(dumped),
-            "inputs": self.inputs,
-            "seed": config.seed,
-        }
-        self.manifest = Manifest(run_dir, header, STAGES)
 
     def fingerprint(self, stage: str) -> str:
         """What the stage's result depends on."""

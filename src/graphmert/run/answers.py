@@ -49,8 +49,13 @@ class Scorer:
         query_slots: int,
         token_scores: bool,
         precision: str,
+        entity_vectors: torch.Tensor | None = None,
     ) -> Scorer:
-        """Encode every entity name, and group names by length for MNM-leaf."""
+        """Encode every entity name, and group names by length for MNM-leaf.
+
+        Args:
+            entity_vectors: those of the names, where they are known already.
+        """
         if model.entity_head is None:
             raise _without_entities()
         asker = Asker(
@@ -59,8 +64,10 @@ class Scorer:
             relation_names=relation_names(prepared, model.config),
             query_slots=query_slots,
         )
-        with autocast(precision):
-            vectors = encode_entities(model, name_table(prepared), pad_id=asker.pad_id)
+        vectors = entity_vectors
+        if vectors is None:
+            with autocast(precision):
+                vectors = encode_entities(model, name_table(prepared), pad_id=asker.pad_id)
         tokens = None
         if token_scores and model.vocab_head is not None:
             tokens = TokenCandidates.build(

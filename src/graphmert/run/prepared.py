@@ -67,6 +67,20 @@ class Prepared:
     @classmethod
     def load(cls, path: Path, *, max_tail_tokens: int) -> Prepared:
         """Read the tables of a run directory."""
+        seed = cls.load_seed(path, max_tail_tokens=max_tail_tokens)
+        heads = seed.run.read("chains/heads")
+        return replace(
+            seed,
+            chains=chains_from_table(seed.run.read("chains/chains")),
+            chain_documents=seed.run.read("corpus/sequences").column("doc_id").to_pylist(),
+            heads=tuple(
+                HeadSpan(*row) for row in zip(*(c.to_pylist() for c in heads.columns), strict=True)
+            ),
+        )
+
+    @classmethod
+    def load_seed(cls, path: Path, *, max_tail_tokens: int) -> Prepared:
+        """Read the seed and the tokenizer of a run directory, without a document."""
         run = RunDir(path)
         schema = read_schema(run.seed_schema)
         entities = run.read("seed/entities")
@@ -81,7 +95,6 @@ class Prepared:
             strict=True,
         ):
             parts[part].append((row_of[head], relation_of[relation], row_of[tail]))
-        heads = run.read("chains/heads")
         return cls(
             run=run,
             tokenizer=Tokenizer.load(run.path / "chains"),
@@ -94,11 +107,9 @@ class Prepared:
             triples={
                 part: np.array(rows, dtype=np.int64).reshape(-1, 3) for part, rows in parts.items()
             },
-            chains=chains_from_table(run.read("chains/chains")),
-            chain_documents=run.read("corpus/sequences").column("doc_id").to_pylist(),
-            heads=tuple(
-                HeadSpan(*row) for row in zip(*(c.to_pylist() for c in heads.columns), strict=True)
-            ),
+            chains=(),
+            chain_documents=(),
+            heads=(),
             max_tail_tokens=max_tail_tokens,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def documents_from_definitions(obo: KGDocument) -> pa.Table:
 
 
 def import_documents(
-    corpus: Path | str, settings: CorpusSettings, target: Path | str
+    corpus: Path | str | Sequence[Path], settings: CorpusSettings, target: Path | str
 ) -> tuple[int, Ledger]:
     """Read every file of a corpus and write the documents table, a row group at a time.
 
@@ -54,7 +54,7 @@ def import_documents(
     stood and keeps the other columns under "fields".
 
     Args:
-        corpus: a file or a folder, see `graphmert.documents.records`.
+        corpus: a file or a folder, or several; see `graphmert.documents.records`.
         settings: columns, languages, the shortest text.
         target: the Parquet file, whole or not at all.
 
@@ -67,14 +67,15 @@ def import_documents(
         DataError: no document, or one id with two texts.
     """
     ledger = Ledger("documents")
-    groups = _groups(_kept(Path(corpus), settings, ledger))
+    places = [Path(corpus)] if isinstance(corpus, str | Path) else list(corpus)
+    groups = _groups(_kept(places, settings, ledger))
     n_documents = write_groups(target, schema_of("corpus/documents"), groups)
     if not n_documents:
         Path(target).unlink()
         reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.reasons.items())
         raise DataError(
             "the corpus is empty",
-            where=str(corpus),
+            where=", ".join(map(str, places)),
             got=reasons or "no file of a known kind",
             expected="at least one document",
             fix="Check the path and the [corpus] settings.",
@@ -83,12 +84,13 @@ def import_documents(
 
 
 def _kept(
-    corpus: Path, settings: CorpusSettings, ledger: Ledger
+    places: Sequence[Path], settings: CorpusSettings, ledger: Ledger
 ) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:
     """Yield rows for `make_documents`; count what is left out."""
     place_of: dict[str, tuple[str, bytes]] = {}
     id_of: dict[bytes, str] = {}
-    for path, source in corpus_files(corpus, ledger):
+    files = [one for place in places for one in corpus_files(place, ledger)]
+    for path, source in files:
         for record in read_records(path, source, settings):
             ledger.offered()
             reason = record.skip or _too_short(record, settings.min_chars)

@@ -110,49 +110,56 @@ class LetterIndex:
         return found
 
 
-def link_surfaces(
-    surfaces: Sequence[str],
-    entities: pa.Table,
-    embedder: Embedder,
-    settings: LinkSettings,
-    *,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Link], Ledger]:
+class Linker:
     """Link surfaces to entities: a name among the nearest by cosine that is alike in letters.
 
     Only surfaces with a name alike in letters are embedded: the others cannot be linked. Of
     several names the nearest by cosine is taken, then the most alike, then the smallest id.
 
     Args:
-        surfaces: distinct texts.
         entities: columns entity_id, name, synonyms.
         embedder: gives unit vectors.
         settings: limits.
-        progress: told how far it is.
-
-    Returns:
-        The links by surface, and the ledger, which counts surfaces.
 
     Source: GraphMERT, entity linking. Differs: any sentence embedding, not SapBERT; a least
     cosine.
     Checked by: tests/unit/domains/text/test_linking.py
     """
-    progress = progress or Silent()
-    owners, names = names_of(entities)
-    ledger = Ledger("linking")
-    ledger.offered(len(surfaces))
-    alike = _alike(surfaces, names, settings.min_jaccard, ledger, progress)
-    links: dict[str, Link] = {}
-    asked = list(alike)
-    if asked:
-        name_vectors = embedder.embed(names, progress=progress)
-        vectors = embedder.embed(asked, progress=progress)
+
+    def __init__(self, entities: pa.Table, embedder: Embedder, settings: LinkSettings) -> None:
+        self.embedder = embedder
+        self.settings = settings
+        self.owners, self.names = names_of(entities)
+        self.index = LetterIndex([normal_name(name) for name in self.names])
+        self._vectors: np.ndarray | None = None
+
+    def link(
+        self, surfaces: Sequence[str], *, progress: Progress | None = None
+    ) -> tuple[dict[str, Link], Ledger]:
+        """Return the links by surface, and the ledger, which counts surfaces.
+
+        Args:
+            surfaces: distinct texts.
+            progress: told how far it is.
+        """
+        progress = progress or Silent()
+        settings = self.settings
+        ledger = Ledger("linking")
+        ledger.offered(len(surfaces))
+        alike = self._alike(surfaces, ledger, progress)
+        links: dict[str, Link] = {}
+        asked = list(alike)
+        if not asked:
+            return links, ledger.check()
+        if self._vectors is None:
+            self._vectors = self.embedder.embed(self.names, progress=progress)
+        vectors = self.embedder.embed(asked, progress=progress)
         progress.begin("link", total=len(asked), unit="surfaces")
         for first in range(0, len(asked), _BLOCK):
             block = asked[first : first + _BLOCK]
-            cosine = vectors[first : first + len(block)] @ name_vectors.T
+            cosine = vectors[first : first + len(block)] @ self._vectors.T
             for row, surface in enumerate(block):
-                link = _best(alike[surface], cosine[row], owners, names, settings.top_k)
+                link = _best(alike[surface], cosine[row], self.owners, self.names, settings.top_k)
                 if link is None:
                     reason = f"no such name among the {settings.top_k} nearest by cosine"
                     ledger.leave_out(reason, example=surface)
@@ -164,30 +171,37 @@ def link_surfaces(
                     links[surface] = link
             progress.update(first + len(block))
         progress.end()
-    return links, ledger.check()
+        return links, ledger.check()
+
+    def _alike(
+        self, surfaces: Sequence[str], ledger: Ledger, progress: Progress
+    ) -> dict[str, list[tuple[int, float]]]:
+        """Return (row of the name, Jaccard) of the names alike in letters, where there are any."""
+        least = self.settings.min_jaccard
+        found: dict[str, list[tuple[int, float]]] = {}
+        progress.begin("names alike in letters", total=len(surfaces), unit="surfaces")
+        for place, surface in enumerate(surfaces):
+            if own := self.index.alike(normal_name(surface), least):
+                found[surface] = own
+            else:
+                reason = f"no name with more than {least:g} of its 3-letter pieces"
+                ledger.leave_out(reason, example=surface)
+            if place % 1_000 == 0:
+                progress.update(place)
+        progress.end()
+        return found
 
 
-def _alike(
+def link_surfaces(
     surfaces: Sequence[str],
-    names: Sequence[str],
-    min_jaccard: float,
-    ledger: Ledger,
-    progress: Progress,
-) -> dict[str, list[tuple[int, float]]]:
-    """Return (row of the name, Jaccard) of the names alike in letters, for surfaces with any."""
-    index = LetterIndex([normal_name(name) for name in names])
-    found: dict[str, list[tuple[int, float]]] = {}
-    progress.begin("names alike in letters", total=len(surfaces), unit="surfaces")
-    for place, surface in enumerate(surfaces):
-        if own := index.alike(normal_name(surface), min_jaccard):
-            found[surface] = own
-        else:
-            reason = f"no name with more than {min_jaccard:g} of its 3-letter pieces"
-            ledger.leave_out(reason, example=surface)
-        if place % 1_000 == 0:
-            progress.update(place)
-    progress.end()
-    return found
+    entities: pa.Table,
+    embedder: Embedder,
+    settings: LinkSettings,
+    *,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Link], Ledger]:
+    """Link surfaces to entities once; see `Linker`."""
+    return Linker(entities, embedder, settings).link(surfaces, progress=progress)
 
 
 def _best(

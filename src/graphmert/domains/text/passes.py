@@ -90,17 +90,36 @@ def read_part(
         max_words: longest phrase to count, 0 counts none.
     """
     documents = source.documents(group)
-    sequences, cut = make_sequences(documents, _tokenizer(source), max_tokens=max_tokens)
+    sequences, mentions, ledgers = sequences_and_mentions(
+        documents, _tokenizer(source), _names(source), max_tokens=max_tokens, drop_low=drop_low
+    )
+    counts = None
+    if max_words:
+        counts = count_runs(documents["text"].to_pylist(), max_words=max_words)
+    return ReadPart(sequences, mentions, counts, ledgers)
+
+
+def sequences_and_mentions(
+    documents: pa.Table,
+    tokenizer: Tokenizer,
+    names: NameIndex,
+    *,
+    max_tokens: int,
+    drop_low: bool,
+) -> tuple[pa.Table, pa.Table, tuple[Ledger, ...]]:
+    """Return the sequences and exact mentions of documents, and the ledgers of both.
+
+    Args:
+        max_tokens: of a sequence.
+        drop_low: leave out measurements and lists of numbers.
+    """
+    sequences, cut = make_sequences(documents, tokenizer, max_tokens=max_tokens)
     ledgers = [cut]
     if drop_low:
         sequences, low = drop_low_information(sequences, documents)
         ledgers.append(low)
-    mentions, found = find_mentions(sequences, documents, _names(source))
-    ledgers.append(found)
-    counts = None
-    if max_words:
-        counts = count_runs(documents["text"].to_pylist(), max_words=max_words)
-    return ReadPart(sequences, mentions, counts, tuple(ledgers))
+    mentions, found = find_mentions(sequences, documents, names)
+    return sequences, mentions, (*ledgers, found)
 
 
 def spell_part(group: int, *, source: Source, keys: np.ndarray, max_words: int) -> dict[int, str]:
