@@ -21,6 +21,7 @@ from graphmert.cli import (
     code,
     code_model,
     data,
+    documents,
     kg,
     kg_samples,
     models,
@@ -41,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runs.add_commands(app)
+documents.add_commands(app)
 app.command()(models.info)
 store.add_commands(app)
 app.add_typer(data.app, name="data")

@@ -62,32 +62,27 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run all stages; finished ones are not run again."""
-    _execute(path, overrides, stage=stage, dry_run=dry_run, as_json=as_json)
+    execute_run(path, overrides, stage=stage, dry_run=dry_run, as_json=as_json)
 
 
 def prepare(path: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Read corpus and seed, split, inject and write the chains."""
-    _execute(path, overrides, stage=Stage.PREPARE, as_json=as_json)
+    execute_run(path, overrides, stage=Stage.PREPARE, as_json=as_json)
 
 
 def train(path: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train the encoder, after the stages before it."""
-    _execute(path, overrides, stage=Stage.TRAIN, as_json=as_json)
-
-
-def extract(path: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Extract triples with evidence, after the stages before it."""
-    _execute(path, overrides, stage=Stage.EXTRACT, as_json=as_json)
+    execute_run(path, overrides, stage=Stage.TRAIN, as_json=as_json)
 
 
 def evaluate(path: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Score the held-out triples beside the baselines, after the stages before it."""
-    _execute(path, overrides, stage=Stage.EVALUATE, as_json=as_json)
+    execute_run(path, overrides, stage=Stage.EVALUATE, as_json=as_json)
 
 
 def report(path: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Write report.html and report.md, after the stages before it."""
-    _execute(path, overrides, stage=Stage.REPORT, as_json=as_json)
+    execute_run(path, overrides, stage=Stage.REPORT, as_json=as_json)
 
 
 def demo(
@@ -106,7 +101,7 @@ def demo(
         finish(result.exit_code, result.summary, as_json)
 
 
-def _execute(
+def execute_run(
     path: Path,
     overrides: Sequence[str] | None,
     *,
@@ -114,6 +109,7 @@ def _execute(
     as_json: bool,
     dry_run: bool = False,
 ) -> None:
+    """Run a configuration up to a stage, and say what came out."""
     with reporting(as_json):
         from graphmert import run as run_module
 
@@ -130,5 +126,5 @@ def _execute(
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the root."""
-    for command in (init, run, prepare, train, extract, evaluate, report, demo):
+    for command in (init, run, prepare, train, evaluate, report, demo):
         app.command()(command)

@@ -22,6 +22,7 @@ class Proposal:
     Attributes:
         head, tail: names of its entities.
         score: calibrated probability.
+        raw: the score before calibration; it puts equal probabilities in order.
         evidence: the columns of kg/evidence but the triple's id.
     """
 
@@ -29,6 +30,7 @@ class Proposal:
     head: str
     tail: str
     score: float
+    raw: float
     evidence: Mapping[str, Any]
 
 
@@ -74,12 +76,12 @@ class Proposer:
             ids[asked.head_entity], self.prepared.relations[asked.relation], ids[tail]
         )  # fmt: skip
 
-    def propose(self, query: int, tail: int, score: float) -> Proposal:
+    def propose(self, query: int, tail: int, score: float, *, raw: float = 0.0) -> Proposal:
         """Return the proposal of a tail (a row of the entities) for a query."""
         names = self.prepared.names
-        triple = self.triple(query, tail)
-        head = self.queries[query].head_entity
-        return Proposal(triple, names[head], names[tail], score, self.evidence(query, tail, score))
+        head = names[self.queries[query].head_entity]
+        evidence = self.evidence(query, tail, score)
+        return Proposal(self.triple(query, tail), head, names[tail], score, raw, evidence)
 
     def objection(self, query: int, tail: int, score: float, threshold: float) -> str | None:
         """Say what speaks against a proposal by itself, if anything does."""

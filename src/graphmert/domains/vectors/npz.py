@@ -256,12 +256,12 @@ def export_npz(windows: Windows, path: Path | str) -> None:
     }
     with shards.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         shape = (n_windows, windows.length, windows.dim)
-        _write_array(archive, "context_sequences", shape, _pieces(windows, windows.contexts))
+        write_array(archive, "context_sequences", shape, _pieces(windows, windows.contexts))
         shape = (n_windows, windows.dim)
-        _write_array(archive, "target_vectors", shape, _pieces(windows, windows.targets))
+        write_array(archive, "target_vectors", shape, _pieces(windows, windows.targets))
         for name, value in facts.items():
-            _write_array(archive, name, (), iter([np.int64(value)]), "<i8")
-        _write_array(archive, "document_index", (n_windows,), iter([windows.doc]), "<i4")
+            write_array(archive, name, (), iter([np.int64(value)]), "<i8")
+        write_array(archive, "document_index", (n_windows,), iter([windows.doc]), "<i4")
 
 
 def _pieces(windows: Windows, take: Any) -> Iterator[NDArray[np.float32]]:
@@ -269,13 +269,19 @@ def _pieces(windows: Windows, take: Any) -> Iterator[NDArray[np.float32]]:
         yield take(slice(start, start + _CHUNK))
 
 
-def _write_array(
+def write_array(
     archive: zipfile.ZipFile,
     name: str,
     shape: tuple[int, ...],
     pieces: Iterator[Any],
     descr: str = "<f4",
 ) -> None:
+    """Add an array to an open npz file, piece by piece.
+
+    Args:
+        pieces: together of that shape, in C order.
+        descr: their type, as NumPy writes it.
+    """
     # A fixed date, because equal windows shall give equal bytes.
     entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     with archive.open(entry, "w", force_zip64=True) as stream:
