@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import tiny_documents
 import tiny_run
 
 settings.register_profile(
@@ -45,3 +46,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = tiny_run.execute(folder)
     assert result.exit_code == 0, result.summary
     return folder
+
+
+@pytest.fixture(scope="session")
+def frozen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run on documents, ready for new ones; tests copy it to change it."""
+    return tiny_documents.make_run(tmp_path_factory.mktemp("frozen"))
