@@ -16,7 +16,7 @@ import pytest
 import tiny_documents
 import tiny_run
 from graphmert import shards
-from graphmert.run import updating
+from graphmert.run.asking import Asker
 from graphmert.run.updating import extract_documents
 
 
@@ -61,14 +61,13 @@ def assert_same(one: Path, two: Path) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The (id, text) of every document that is answered for."""
     seen: list[tuple[str, str]] = []
-    real = updating.ask_document
+    real = Asker.ask
 
-    def spy(*arguments: Any, **options: Any) -> Any:
-        document = arguments[4]
+    def spy(self: Asker, reading: Any, document: Any) -> Any:
         seen.append((document["doc_id"][0].as_py(), document["text"][0].as_py()))
-        return real(*arguments, **options)
+        return real(self, reading, document)
 
-    monkeypatch.setattr(updating, "ask_document", spy)
+    monkeypatch.setattr(Asker, "ask", spy)
     return seen
 
 

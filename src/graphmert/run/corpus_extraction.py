@@ -321,7 +321,7 @@ class _Job:
         calibration: dict[str, Any] = {}
         if raw:
             calibration = self._measure(chosen.calibrator, chosen.threshold, raw, correct, "test")
-        graph = _Graph(self, chosen, "mnm-entity+mnm-leaf" if rule.token_weight else "mnm-entity")
+        graph = _Graph(self, chosen, rule.method)
         scored = {
             key: [(chosen.probability(offer), offer) for offer in offers]
             for key, offers in self.found.triples.items()

@@ -6,15 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from graphmert.run.prepared import Prepared
 from graphmert.sentences import Span, sentences
 
 
 class TextEvidence:
-    """The documents of a run, and where they name each entity."""
+    """The documents of a run, and where they name each entity.
 
-    def __init__(self, prepared: Prepared) -> None:
-        documents = prepared.run.read("corpus/documents")
+    Args:
+        prepared: the run.
+        documents: columns doc_id, text, sha256; None reads the run's own.
+    """
+
+    def __init__(self, prepared: Prepared, documents: pa.Table | None = None) -> None:
+        if documents is None:
+            documents = prepared.run.read("corpus/documents")
         columns = (documents[name].to_pylist() for name in ("doc_id", "text", "sha256"))
         self.texts = {doc_id: (text, sha256) for doc_id, text, sha256 in zip(*columns, strict=True)}
         self._mentions: dict[tuple[str, int], list[Span]] = defaultdict(list)

@@ -65,6 +65,11 @@ class Rule:
     threshold: float
     tried: Mapping[str, Any]
 
+    @property
+    def method(self) -> str:
+        """What scores come from, as evidence says it."""
+        return "mnm-entity+mnm-leaf" if self.token_weight else "mnm-entity"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
@@ -253,8 +258,7 @@ def extract_test(
         measured_on="test",
     )
     probability = rule.calibrator.predict(raw)
-    method = "mnm-entity+mnm-leaf" if rule.token_weight else "mnm-entity"
-    builder = _GraphBuilder(prepared, queries, model_hash, method)
+    builder = _GraphBuilder(prepared, queries, model_hash, rule.method)
     order = sorted(
         range(len(candidates)), key=lambda i: (-probability[i], -raw[i], candidates[i].query)
     )

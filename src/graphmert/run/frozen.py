@@ -12,12 +12,17 @@ from typing import Any
 
 from graphmert import __version__
 from graphmert.config import build
-from graphmert.domains.text.embedding import LEXICAL
+from graphmert.domains.text.embedding import LEXICAL, Embedder
 from graphmert.errors import CapabilityError, ConfigError, DataError
 from graphmert.run import RunConfig, is_current
-from graphmert.run.extraction import Rule
 from graphmert.run.manifest import fingerprint
-from graphmert.run.settings import body_path
+from graphmert.run.rules import FrozenRule
+from graphmert.run.settings import (
+    CorpusExtractSettings,
+    ExtractSettings,
+    body_path,
+    open_embedder,
+)
 from graphmert.run.stages import MODEL_FILES
 from graphmert.shards import atomic_write_bytes, sha256_file
 
@@ -37,6 +42,7 @@ _EXTRACTION = (
     ("extract", "kg/measured.json"),
 )
 _CANDIDATES = ("corpus/phrases.parquet", "corpus/tagger.safetensors")
+_NOVEL = ("corpus/sequences.parquet", "corpus/candidates.parquet")
 _SECTIONS = ("text", "corpus", "candidates", "link", "extract", "masking")
 
 
@@ -68,23 +74,40 @@ class FrozenRun:
         return name in self.hashes
 
     @cached_property
-    def rule(self) -> Rule:
+    def extract(self) -> ExtractSettings:
+        """Limits; of a run that asked held-out heads only, without tails beyond the seed."""
+        settings = self.config.extract
+        if settings.corpus.enabled:
+            return settings
+        return settings.model_copy(update={"corpus": CorpusExtractSettings()})
+
+    @cached_property
+    def rule(self) -> FrozenRule:
         """What was chosen on validation heads.
 
         Raises:
             DataError: another version of this package wrote it in another form.
         """
         text = (self.path / "kg" / "measured.json").read_text(encoding="utf-8")
-        return Rule.from_dict(json.loads(text)["rule"])
+        return FrozenRule.from_dict(json.loads(text)["rule"])
 
     @property
     def links(self) -> bool:
         """Whether candidates are linked to entities."""
         return self.config.link.enabled and any(self.has(name) for name in _CANDIDATES)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the embedding model is needed: to link, or to compare triples with sequences."""
+        return self.links or (self.config.extract.corpus.enabled and self.rule.beta is not None)
+
+    def embedder(self) -> Embedder:
+        """Load the embedding model."""
+        return open_embedder(self.config.embedding.model_copy(update={"model": self.embedding}))
+
     @cached_property
     def embedding(self) -> str:
-        """The embedding model that links: its copy in the folder, or where the run found it.
+        """The embedding model: its copy in the folder, or where the run found it.
 
         Raises:
             CapabilityError: it is not on this machine.
@@ -101,7 +124,7 @@ class FrozenRun:
             return place
         if not weights.is_file():
             raise CapabilityError(
-                "the embedding model that links candidates is not on this machine",
+                "the embedding model of the run is not on this machine",
                 where=place,
                 expected="model.safetensors, as the run used it",
                 fix="Fetch it, or copy the run with `graphmert freeze` where it is.",
@@ -120,7 +143,7 @@ class FrozenRun:
         config = self.config.model_dump(mode="json")
         own = {name: config[name] for name in _SECTIONS}
         own["precision"] = config["train"]["precision"]
-        if self.links:
+        if self.embeds:
             embedding = config["embedding"]
             own["embedding"] = [
                 self.inputs.get("embedding", embedding["model"]),
@@ -174,6 +197,8 @@ def open_frozen(path: Path, *, extracts: bool = True) -> FrozenRun:
     if extracts:
         outputs = stages["prepare"]["outputs"]
         names += [("prepare", name) for name in _CANDIDATES if name in outputs]
+        if config.extract.corpus.enabled and config.extract.corpus.tails != "entities":
+            names += [("prepare", name) for name in _NOVEL]
     hashes = {name: _hash_of(path, stages[stage], name, made_by) for stage, name in names}
     run = FrozenRun(path, config, hashes, dict(manifest["inputs"]), made_by)
     if extracts:
@@ -197,7 +222,7 @@ def copy_frozen(source: Path, target: Path) -> dict[str, Any]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError("the folder is not empty", where="--out", got=str(target))
     files = {name: run.path / name for name in (*run.hashes, MANIFEST)}
-    if run.links and run.embedding != LEXICAL and (folder := Path(run.embedding)).is_dir():
+    if run.embeds and run.embedding != LEXICAL and (folder := Path(run.embedding)).is_dir():
         found = sorted(one for one in folder.rglob("*") if one.is_file())
         files |= {f"{EMBEDDING}/{one.relative_to(folder).as_posix()}": one for one in found}
     # The manifest comes last: a folder that has one is whole.

@@ -211,14 +211,22 @@ def beside(standing: Standing, span: HeadSpan) -> list[tuple[int, int, int]]:
     ]
 
 
-def with_names(scorer: Scorer, tokens: Sequence[tuple[int, ...]]) -> Scorer:
-    """Return a scorer with more candidates behind the known entities, encoded as these are."""
+def with_names(
+    scorer: Scorer, tokens: Sequence[tuple[int, ...]], *, vectors: torch.Tensor | None = None
+) -> Scorer:
+    """Return a scorer with more candidates behind the known entities, encoded as these are.
+
+    Args:
+        tokens: of their names.
+        vectors: of the names, where they are known already.
+    """
     if not tokens:
         return scorer
     tokenizer = scorer.prepared.tokenizer
     table = NameTable(tuple((tokenizer.cls_id, *own, tokenizer.sep_id) for own in tokens))
-    with autocast(scorer.precision):
-        vectors = encode_entities(scorer.model, table, pad_id=scorer.asker.pad_id)
+    if vectors is None:
+        with autocast(scorer.precision):
+            vectors = encode_entities(scorer.model, table, pad_id=scorer.asker.pad_id)
     grouped = scorer.tokens
     if grouped is not None:
         names = [*scorer.prepared.name_tokens, *tokens]

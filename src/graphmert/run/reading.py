@@ -22,15 +22,14 @@ from graphmert.domains.text.candidates import (
     with_links,
 )
 from graphmert.domains.text.chains import encode_roots, head_spans
-from graphmert.domains.text.embedding import load_embedder
 from graphmert.domains.text.linking import Linker
 from graphmert.domains.text.mentions import NameIndex
 from graphmert.domains.text.passes import sequences_and_mentions
 from graphmert.domains.text.tagger import MentionTagger
 from graphmert.errors import DataError
 from graphmert.run.frozen import FrozenRun
+from graphmert.run.novel import Phrases, find_phrases
 from graphmert.run.prepared import HeadSpan, Prepared
-from graphmert.run.settings import embedding_cache
 from graphmert.shards import Ledger, read_table
 from graphmert.store import empty_table
 
@@ -71,14 +70,7 @@ class Reader:
     @cached_property
     def linker(self) -> Linker:
         """Made when a candidate is found first."""
-        settings = self.run.config.embedding
-        embedder = load_embedder(
-            self.run.embedding,
-            cache=embedding_cache(settings),
-            max_tokens=settings.max_tokens,
-            precision=settings.precision,
-        )
-        return Linker(self.entities, embedder, self.run.config.link)
+        return Linker(self.entities, self.run.embedder(), self.run.config.link)
 
     def read(self, document: pa.Table) -> Reading:
         """Read one row of a documents table."""
@@ -145,6 +137,25 @@ class Reader:
             entity_of = {surface: link.entity_id for surface, link in linked.items()}
         candidates = with_links(found, entity_of)
         return candidates, add_linked_mentions(exact, candidates, sequences), (ledger, links)
+
+
+def known_phrases(run: FrozenRun, seed: Prepared) -> Phrases:
+    """Return the names beyond the seed that may be tails: those of the run's own corpus.
+
+    Where they stand in that corpus is left out.
+    """
+    settings = run.extract.corpus
+    if settings.tails == "entities":
+        return Phrases()
+    sequences = seed.run.read("corpus/sequences")
+    ends = (seed.tokenizer.cls_id, seed.tokenizer.sep_id)
+    named = replace(
+        seed,
+        chains=tuple(LeafyChain(ends, (), one) for one in sequences["seq_id"].to_pylist()),
+        chain_documents=sequences["doc_id"].to_pylist(),
+    )
+    phrases, _ = find_phrases(named, min_count=settings.min_phrase_count)
+    return replace(phrases, standing={})
 
 
 def _load_tagger(run: FrozenRun) -> MentionTagger:

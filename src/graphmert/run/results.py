@@ -20,6 +20,7 @@ from graphmert.shards import Ledger, read_table, write_table
 from graphmert.store import schema_of
 
 _MARK = b"graphmert.result_of"
+_LATER = ("triple_id", "locator", "model_hash", "method", "score")  # written with the graph
 
 PROPOSALS = pa.schema(
     [
@@ -28,10 +29,11 @@ PROPOSALS = pa.schema(
         pa.field("tail_id", pa.string()),
         pa.field("head", pa.string()),
         pa.field("tail", pa.string()),
+        pa.field("phrase", pa.int32()),
         # The order of proposals comes from these; kg/triples has less exact scores.
         pa.field("exact_score", pa.float64()),
         pa.field("raw", pa.float64()),
-        *(one for one in schema_of("kg/evidence") if one.name != "triple_id"),
+        *(one for one in schema_of("kg/evidence") if one.name not in _LATER),
     ]
 )
 TABLES: dict[str, pa.Schema] = {

@@ -18,28 +18,31 @@ Row = tuple[int, int, int, int]
 class Similarity:
     """cosine("head relation tail", sequence), as the embedding model sees both.
 
+    Args:
+        prepared: names and labels.
+        embedder: gives unit vectors.
+        name_of: name of a candidate's column.
+        progress: told how far it is.
+        texts: of the sequences; None reads those of the run.
+
     Source: GraphMERT, similarity filter. Differs: none.
     Checked by: tests/unit/run/test_corpus_extraction.py
     """
 
     def __init__(
-        self, prepared: Prepared, embedder: Embedder, name_of: Name, progress: Progress
+        self,
+        prepared: Prepared,
+        embedder: Embedder,
+        name_of: Name,
+        progress: Progress,
+        *,
+        texts: Sequence[str] | None = None,
     ) -> None:
         self.prepared = prepared
         self.embedder = embedder
         self.name_of = name_of
         self.progress = progress
-        documents = prepared.run.read("corpus/documents")
-        columns = (documents[name].to_pylist() for name in ("doc_id", "text"))
-        text_of = dict(zip(*columns, strict=True))
-        sequences = prepared.run.read("corpus/sequences")
-        names = ("doc_id", "start", "end")
-        self._texts = [
-            text_of[doc_id][start:end]
-            for doc_id, start, end in zip(
-                *(sequences[name].to_pylist() for name in names), strict=True
-            )
-        ]
+        self._texts = _texts_of_run(prepared) if texts is None else texts
         self._known: dict[Row, float] = {}
 
     def of(self, rows: Sequence[Row]) -> np.ndarray:
@@ -64,3 +67,12 @@ class Similarity:
 
 
 _BLOCK = 65_536
+
+
+def _texts_of_run(prepared: Prepared) -> list[str]:
+    documents = prepared.run.read("corpus/documents")
+    columns = (documents[name].to_pylist() for name in ("doc_id", "text"))
+    text_of = dict(zip(*columns, strict=True))
+    sequences = prepared.run.read("corpus/sequences")
+    rows = zip(*(sequences[name].to_pylist() for name in ("doc_id", "start", "end")), strict=True)
+    return [text_of[doc_id][start:end] for doc_id, start, end in rows]

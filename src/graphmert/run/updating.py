@@ -24,18 +24,17 @@ from safetensors.torch import load_file, save
 from graphmert import __version__
 from graphmert.domains.text.corpus import import_documents
 from graphmert.errors import ConfigError
-from graphmert.kg import Triple
 from graphmert.progress import Progress, Silent
 from graphmert.run import RunResult, hash_of
 from graphmert.run.answers import Scorer
-from graphmert.run.asking import Asked, ask_document
-from graphmert.run.extraction import build_graph
+from graphmert.run.asking import Asker
 from graphmert.run.frozen import FrozenRun, open_frozen, refuse_overlap
 from graphmert.run.manifest import PACKAGES, Manifest, StageOutput, fingerprint
+from graphmert.run.merging import count_names, groups_of, merge_proposals, proposal_rows
+from graphmert.run.novel import Phrases, with_names
 from graphmert.run.prepared import Prepared
-from graphmert.run.proposing import Proposal
-from graphmert.run.reading import Reader
-from graphmert.run.results import PROPOSALS, DocumentResult, ResultFile, file_of, key_of
+from graphmert.run.reading import Reader, known_phrases
+from graphmert.run.results import DocumentResult, ResultFile, file_of, key_of
 from graphmert.run.stages import load_model, one_thread
 from graphmert.shards import (
     Ledger,
@@ -55,7 +54,6 @@ WAVE_CHARS = 64_000_000
 _RESULT_FILE = re.compile(r"[0-9a-f]{3}\.parquet")
 _MERGED = ("corpus/sequences", "corpus/mentions", "corpus/candidates")
 _GROUP_ROWS = 65_536
-_IDS = ("head_id", "relation", "tail_id")
 
 
 def extract_documents(
@@ -96,8 +94,8 @@ def extract_documents(
     header = {
         "config": run.config.model_dump(mode="json", include={"text", "corpus", "extract"}),
         "inputs": inputs,
-        "threshold": run.rule.threshold,
-        "method": run.rule.method,
+        "threshold": run.rule.corpus.threshold,
+        "method": run.rule.weights.method,
     }
     manifest = Manifest(out, header, (STAGE,))
     wanted = fingerprint(inputs)
@@ -118,25 +116,17 @@ def extract_documents(
 class _Means:
     """What answers for a document: loaded once in a process."""
 
-    run: FrozenRun
     reader: Reader
-    scorer: Scorer
+    asker: Asker
 
     def answer(self, key: str, document: pa.Table) -> DocumentResult:
         """Read a document and ask about it."""
         reading = self.reader.read(document)
-        asked = ask_document(
-            self.scorer,
-            self.run.rule,
-            self.run.config.extract,
-            reading,
-            document,
-            model_hash=self.run.model_hash,
-        )
+        asked = self.asker.ask(reading, document)
         tables = {
             **reading.tables,
             "kg/rejected": asked.rejected,
-            "proposals": _proposal_rows(asked),
+            "proposals": proposal_rows(asked.proposals),
         }
         return DocumentResult(key, tables, (*reading.ledgers, *asked.ledgers))
 
@@ -147,20 +137,26 @@ def _load(model: str, mark: str, vectors: str) -> _Means:
     del mark
     run = open_frozen(Path(model))
     reader = Reader(run)
-    known = load_file(vectors)["vectors"]
-    return _Means(run, reader, _scorer(run, reader.prepared, known))
+    phrases = known_phrases(run, reader.prepared)
+    scorer = _scorer(run, reader.prepared, phrases, load_file(vectors)["vectors"])
+    return _Means(reader, Asker(scorer, phrases, run.rule, run.extract, run.embedder))
 
 
-def _scorer(run: FrozenRun, prepared: Prepared, known: torch.Tensor | None = None) -> Scorer:
-    """The run's model, with the vectors of all entities: given, or encoded now."""
-    return Scorer.build(
+def _scorer(
+    run: FrozenRun, prepared: Prepared, phrases: Phrases, known: torch.Tensor | None = None
+) -> Scorer:
+    """The run's model with the vectors of all entities and phrases: given, or encoded now."""
+    n_entities = len(prepared.names)
+    scorer = Scorer.build(
         load_model(run.path / "model"),
         prepared,
         query_slots=run.config.masking.query_slots,
-        token_scores=run.config.extract.token_scores and run.rule.token_weight > 0,
+        token_scores=run.extract.token_scores and run.rule.weights.token_weight > 0,
         precision=run.config.train.precision,
-        entity_vectors=known,
+        entity_vectors=None if known is None else known[:n_entities],
     )
+    more = None if known is None else known[n_entities:]
+    return with_names(scorer, phrases.tokens, vectors=more)
 
 
 def answer_part(
@@ -240,7 +236,7 @@ class _Update:
         wanted: dict[str, set[str]] = defaultdict(set)
         sizes: dict[str, int] = {}
         for table in self._groups():
-            lengths = pc.utf8_length(table["text"]).to_pylist()
+            lengths = [len(text) for text in table["text"].to_pylist()]
             for key, size in zip(table["key"].to_pylist(), lengths, strict=True):
                 wanted[file_of(key)].add(key)
                 sizes[key] = size
@@ -324,9 +320,10 @@ class _Update:
                 other.unlink()
         if not path.is_file():
             self.progress.begin("encode entity names", total=1)
+            seed = self._seed()
             with one_thread():
-                vectors = _scorer(self.run, self._seed()).entity_vectors
-            atomic_write_bytes(path, save({"vectors": vectors.contiguous()}))
+                scorer = _scorer(self.run, seed, known_phrases(self.run, seed))
+            atomic_write_bytes(path, save({"vectors": scorer.entity_vectors.contiguous()}))
             self.progress.end()
         return path
 
@@ -345,9 +342,16 @@ class _Update:
             rows = write_groups(path, schema_of(name), _joined(files, name))
             counts[name.rpartition("/")[2]] = rows
             written.append(path)
-        groups = _groups_of(files)
-        tables, ledger = build_graph(self._seed(), groups, stage="extract: triples")
-        for name in ("kg/entities", "kg/triples", "kg/evidence"):
+        vectors = load_file(self._vectors())["vectors"]
+        graph = merge_proposals(self._seed(), vectors, self.run, groups_of(files))
+        counted = count_names(files, graph.novel)
+        tables, ledger = graph.tables(counted), graph.ledger.check()
+        names = ["kg/entities", "kg/triples", "kg/evidence"]
+        if self.run.extract.corpus.tails != "entities":
+            names.append("kg/novel_entities")
+        else:
+            self.out.table_path("kg/novel_entities").unlink(missing_ok=True)
+        for name in names:
             written.append(self.out.write(name, tables[name]))
         path = self.out.kg_rejected
         rejected = _joined(files, "kg/rejected", first=tables["kg/rejected"])
@@ -362,6 +366,7 @@ class _Update:
             "n_evidence": tables["kg/evidence"].num_rows,
             "n_tail_in_text": len(tables["kg/evidence"]["tail_start"].drop_null()),
             "n_rejected": n_rejected,
+            "n_novel_entities": len(graph.novel),
         }
         return StageOutput(written, counts, [read, *_ledgers(files), ledger])
 
@@ -394,46 +399,6 @@ def _joined(
             parts, n_rows = [], 0
     if parts:
         yield pa.concat_tables(parts)
-
-
-def _proposal_rows(asked: Asked) -> pa.Table:
-    """Lay proposals out as rows."""
-    columns: dict[str, list[Any]] = {name: [] for name in PROPOSALS.names}
-    for one in asked.proposals:
-        row = {**one.triple._asdict(), "head": one.head, "tail": one.tail, **one.evidence}
-        row |= {"exact_score": one.score, "raw": one.raw}
-        for name in PROPOSALS.names:
-            columns[name].append(row[name])
-    return pa.table(columns, schema=PROPOSALS)
-
-
-def _groups_of(files: Sequence[ResultFile]) -> list[list[Proposal]]:
-    """Return the proposals of each triple, best first; the best triple first.
-
-    A triple is as good as the best place that speaks for it.
-    """
-    groups: dict[Triple, list[Proposal]] = defaultdict(list)
-    for file in files:
-        for row in file.table("proposals").to_pylist():
-            triple = Triple(*(row.pop(name) for name in _IDS))
-            head, tail = row.pop("head"), row.pop("tail")
-            score, raw = row.pop("exact_score"), row.pop("raw")
-            groups[triple].append(Proposal(triple, head, tail, score, raw, row))
-    for found in groups.values():
-        found.sort(key=lambda one: (*_worth(one), *_place(one)))
-    return sorted(groups.values(), key=lambda found: (*_worth(found[0]), found[0].triple))
-
-
-def _worth(proposal: Proposal) -> tuple[float, float]:
-    return -proposal.score, -proposal.raw
-
-
-def _place(proposal: Proposal) -> tuple[str, int, int]:
-    return (
-        proposal.evidence["doc_id"],
-        proposal.evidence["head_start"],
-        proposal.evidence["head_end"],
-    )
 
 
 def _ledgers(files: Sequence[ResultFile]) -> list[Ledger]:

@@ -17,10 +17,11 @@ from graphmert.kg.types import Entity
 from graphmert.progress import Silent
 from graphmert.query import open_store
 from graphmert.run.answers import Scorer
-from graphmert.run.extraction import Rule, extract_test
+from graphmert.run.extraction import extract_test
 from graphmert.run.frozen import open_frozen
 from graphmert.run.prepared import Prepared
 from graphmert.run.results import TABLES, DocumentResult, ResultFile, file_of, key_of
+from graphmert.run.rules import FrozenRule
 from graphmert.run.stages import load_model, one_thread
 from graphmert.run.updating import extract_documents
 from graphmert.shards import Ledger
@@ -81,9 +82,14 @@ def test_nothing_proposed_is_lost(out: Path) -> None:
     assert len(evidence) + len(rejected) == ledgers["extract: candidates"]["offered"]
     triples = ledgers["extract: triples"]
     assert triples["kept"] == len(rows(out, "kg/triples"))
-    assert {"schema, antisymmetric", "schema, cycle"} & triples["left_out"].keys()
-    assert ledgers["extract: heads"]["offered"] == len(rows(out, "corpus/mentions"))
-    assert ledgers["extract: heads"]["left_out"]["named before in the sequence"] > 0
+    assert triples["left_out"].keys() & {"schema, antisymmetric", "schema, cycle"}
+    assert ledgers["extract: places"]["offered"] == len(rows(out, "corpus/mentions"))
+    assert ledgers["extract: places"]["left_out"]["entity mentioned again in the sequence"] > 0
+    abstained = "abstained: the relation is not likely enough"
+    assert ledgers["extract: relations"]["left_out"][abstained] > 0
+    assert {"below threshold", "schema, range", "similarity below beta"} == set(
+        ledgers["extract: candidates"]["left_out"]
+    )
     counts = read_json(out / "manifest.json")["stages"]["extract"]["counts"]
     assert counts["n_evidence"] == len(evidence)
     assert counts["n_rejected"] == len(rejected)
@@ -122,7 +128,16 @@ def test_the_graph_keeps_the_schema_and_knows_what_is_novel(out: Path, frozen_ru
     entities = [
         Entity(row["entity_id"], row["name"], row["type"]) for row in rows(out, "kg/entities")
     ]
-    assert len(entities) == len(rows(frozen_run, "seed/entities"))
+    novel = {row["entity_id"]: row for row in rows(out, "kg/novel_entities")}
+    assert len(entities) == len(rows(frozen_run, "seed/entities")) + len(novel)
+    assert novel
+    tails = {row["tail_id"] for row in rows(out, "kg/triples")}
+    assert {one for one in tails if one.startswith("novel:")} == set(novel)
+    assert any(row["n_documents"] > 0 for row in novel.values())
+    noted = [row for row in rows(out, "kg/evidence") if row["method"].endswith("novel entity")]
+    assert {row["triple_id"] for row in noted} == {
+        row["triple_id"] for row in rows(out, "kg/triples") if row["tail_id"] in novel
+    }
     triples = {
         Triple(row["head_id"], row["relation"], row["tail_id"]): row["novel"]
         for row in rows(out, "kg/triples")
@@ -155,7 +170,7 @@ def test_scores_are_those_of_the_runs_own_stage(out: Path, frozen_run: Path) -> 
         )
         result = extract_test(
             scorer,
-            Rule.from_dict({**tiny_documents.RULE, "tried": {}}),
+            FrozenRule.from_dict({**tiny_documents.RULE, "tried": {}}).weights,
             opened.config.extract,
             model_hash=opened.model_hash,
             progress=Silent(),
@@ -170,6 +185,24 @@ def test_scores_are_those_of_the_runs_own_stage(out: Path, frozen_run: Path) -> 
         assert found["score"] == pytest.approx(row["score"], abs=1e-4)
         assert {**found, "score": 0} == {**row, "score": 0}
     assert n_both > 5
+
+
+def test_a_run_that_asked_held_out_heads_only(tmp_path: Path) -> None:
+    off = {"enabled": False}
+    run = tiny_documents.make_run(
+        tmp_path / "plain",
+        candidates={"phrases": off, "tagger": off},
+        extract={**tiny_documents.SETTINGS["extract"], "corpus": off},
+    )
+    docs = tiny_documents.write_texts(tmp_path / "docs", tiny_documents.all_texts())
+    found = extract_documents(run, [docs], tmp_path / "out").summary["extract"]
+    assert found["n_accepted"] > 10
+    assert found["candidates"] == found["n_novel_entities"] == 0
+    ledgers = {one["stage"]: one for one in read_json(tmp_path / "out/ledger.json")["stages"]}
+    assert set(ledgers["extract: relations"]["left_out"]) == {
+        "schema: the relation does not begin at the head's type"
+    }
+    assert not (tmp_path / "out" / "kg" / "novel_entities.parquet").exists()
 
 
 def test_a_second_time_does_nothing(out: Path, frozen_run: Path) -> None:
