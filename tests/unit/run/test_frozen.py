@@ -73,7 +73,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[GraphMERTError], str]] = {
         lambda run: (run / "corpus/phrases.parquet").unlink(), DataError, "phrases.*it is gone"),
     "changed weights": (flip, DataError, "model.safetensors.*SHA-256"),
     "a setting of another version": (unknown_setting, DataError, "another version.*made by"),
-    "a rule of another version": (other_rule, DataError, "lacks a part.*token_weight"),
+    "a rule of another version": (other_rule, DataError, "lacks a part.*calibrator"),
 }  # fmt: skip
 
 
