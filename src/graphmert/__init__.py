@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from graphmert.pretrained import from_body
     from graphmert.query import open_store
     from graphmert.run import RunConfig, execute, load
+    from graphmert.run.encoding import encode_documents
+    from graphmert.run.updating import extract_documents
     from graphmert.store import RunDir
 
 __version__ = "0.1.0"
@@ -27,8 +29,10 @@ _HOMES = {
     "RunConfig": "run",
     "RunDir": "store",
     "Triple": "kg",
+    "encode_documents": "run.encoding",
     "execute": "run",
     "export_graph": "export",
+    "extract_documents": "run.updating",
     "from_body": "pretrained",
     "load": "run",
     "open_store": "query",
@@ -45,8 +49,10 @@ __all__ = [
     "RunConfig",
     "RunDir",
     "Triple",
+    "encode_documents",
     "execute",
     "export_graph",
+    "extract_documents",
     "from_body",
     "load",
     "open_store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ COMMAND = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
     shutil.copytree(DOCS / "sample", tmp_path / "sample")
     lines = [line for block in COMMAND.findall(PAGE) for line in block.splitlines() if line]
-    assert len(lines) == 5
+    assert len(lines) == 10
     with tiny_run.working_in(tmp_path):
         for line in lines:
             words = shlex.split(line)
@@ -39,6 +40,12 @@ def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
     assert pq.read_table(run / "chains" / "injected.parquet").num_rows > 10
     sequences = pq.read_table(run / "corpus" / "sequences.parquet")["doc_id"].to_pylist()
     assert "step-5" not in sequences
+    new = pq.read_table(tmp_path / "new-output" / "corpus" / "documents.parquet")["doc_id"]
+    assert new.to_pylist() == ["more-1", "more-2", "pizza.txt", "bread.txt"]
+    assert pq.read_table(tmp_path / "new-output" / "kg" / "rejected.parquet").num_rows > 0
+    timings = json.loads((tmp_path / "new-output" / "timings.json").read_text(encoding="utf-8"))
+    assert (timings["extract"]["computed"], timings["extract"]["reused"]) == (1, 3)
+    assert (tmp_path / "frozen" / "manifest.json").is_file()
 
 
 def test_the_page_shows_the_sample_as_it_is() -> None:

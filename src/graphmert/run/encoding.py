@@ -67,6 +67,42 @@ def encode_documents(
         DataError: the run is not trained or not whole, or no document can be read.
     """
     progress = progress or Silent()
+    _check_places(documents, out)
+    run = open_frozen(model, extracts=False)
+    settings = run.config.corpus.model_copy(update={"take_every": 1})
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "documents.parquet")
+        progress.begin("read documents")
+        n_documents, read = import_documents(documents, settings, source)
+        progress.end(f"{n_documents} documents")
+        encode = partial(
+            encode_part,
+            source=str(source),
+            model=str(run.path),
+            model_hash=run.model_hash,
+            unit=unit,
+        )
+        ledger = Ledger("vectors")
+        parts = _encoded(encode, n_groups(source), n_workers, ledger, progress)
+        columns = schema_of_vectors(load_width(run), run.model_hash)
+        is_npz = out.suffix == ".npz"
+        table = Path(folder, "vectors.parquet") if is_npz else out
+        n_vectors = write_groups(table, columns, parts)
+        if is_npz:
+            _write_npz(table, out, run.model_hash)
+    return {
+        "out": str(out),
+        "documents": n_documents,
+        "vectors": n_vectors,
+        "dimension": load_width(run),
+        "dtype": "float32",
+        "unit": unit,
+        "state": STATE,
+        "ledgers": [one.check().to_dict() for one in (read, ledger)],
+    }
+
+
+def _check_places(documents: Sequence[Path], out: Path) -> None:
     if out.suffix not in SUFFIXES:
         raise ConfigError(
             "vectors are written as npz or Parquet",
@@ -79,39 +115,6 @@ def encode_documents(
     for place in documents:
         if not place.exists():
             raise ConfigError("an input does not exist", where=str(place), fix="Check the path.")
-    run = open_frozen(model, extracts=False)
-    settings = run.config.corpus.model_copy(update={"take_every": 1})
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "documents.parquet")
-        progress.begin("read documents")
-        n_documents, read = import_documents(documents, settings, source)
-        progress.end(f"{n_documents} documents")
-        ledgers = [read]
-        columns = schema_of_vectors(load_width(run), run.model_hash)
-        encode = partial(
-            encode_part,
-            source=str(source),
-            model=str(run.path),
-            model_hash=run.model_hash,
-            unit=unit,
-        )
-        parts = _encoded(encode, n_groups(source), n_workers, ledgers, progress)
-        if out.suffix == ".parquet":
-            n_vectors = write_groups(out, columns, parts)
-        else:
-            between = Path(folder, "vectors.parquet")
-            n_vectors = write_groups(between, columns, parts)
-            _write_npz(between, out, run.model_hash)
-    return {
-        "out": str(out),
-        "documents": n_documents,
-        "vectors": n_vectors,
-        "dimension": load_width(run),
-        "dtype": "float32",
-        "unit": unit,
-        "state": STATE,
-        "ledgers": [one.check().to_dict() for one in ledgers],
-    }
 
 
 def load_width(run: FrozenRun) -> int:
@@ -224,11 +227,10 @@ def _encoded(
     encode: Callable[[Any], tuple[pa.Table, Ledger]],
     n_parts: int,
     n_workers: int,
-    ledgers: list[Ledger],
+    total: Ledger,
     progress: Progress,
 ) -> Iterator[pa.Table]:
-    """Yield the vectors of all row groups in order; add their ledger to the others at the end."""
-    total = Ledger("vectors")
+    """Yield the vectors of all row groups in order; add their ledgers to `total`."""
     progress.begin("encode", total=n_parts, unit="parts")
     for first in range(0, n_parts, _WAVE_GROUPS):
         shards = list(range(first, min(first + _WAVE_GROUPS, n_parts)))
@@ -237,7 +239,6 @@ def _encoded(
             yield table
         progress.update(shards[-1] + 1)
     progress.end()
-    ledgers.append(total)
 
 
 def _write_npz(source: Path, out: Path, model_hash: str) -> None:
