@@ -21,9 +21,8 @@ class TextEvidence:
     """
 
     def __init__(self, prepared: Prepared, documents: pa.Table | None = None) -> None:
-        if documents is None:
-            documents = prepared.run.read("corpus/documents")
-        columns = (documents[name].to_pylist() for name in ("doc_id", "text", "sha256"))
+        table = prepared.run.read("corpus/documents") if documents is None else documents
+        columns = (table[name].to_pylist() for name in ("doc_id", "text", "sha256"))
         self.texts = {doc_id: (text, sha256) for doc_id, text, sha256 in zip(*columns, strict=True)}
         self._mentions: dict[tuple[str, int], list[Span]] = defaultdict(list)
         for span in prepared.heads:
