@@ -75,13 +75,8 @@ def encode_documents(
         progress.begin("read documents")
         n_documents, read = import_documents(documents, settings, source)
         progress.end(f"{n_documents} documents")
-        encode = partial(
-            encode_part,
-            source=str(source),
-            model=str(run.path),
-            model_hash=run.model_hash,
-            unit=unit,
-        )
+        model_of = {"model": str(run.path), "model_hash": run.model_hash}
+        encode = partial(encode_part, source=str(source), unit=unit, **model_of)
         ledger = Ledger("vectors")
         parts = _encoded(encode, n_groups(source), n_workers, ledger, progress)
         columns = schema_of_vectors(load_width(run), run.model_hash)
