@@ -248,9 +248,7 @@ def mask_chain(
         if ask and not inline:
             size = config.query_slots or len(triple.tail)
             queries.append(replace(triple, tail=(vocabulary.mask_id,) * size, tail_type=-1))
-        tail_type = -1 if decision.hidden.any() else triple.tail_type
-        shown = replace(triple, relation=decision.shown(triple), tail_type=tail_type)
-        triples.append(replace(shown, tail=tuple(int(t) for t in tail)))
+        triples.append(decision.apply(triple, tail))
         leaf_labels.append(labels)
         relation_labels.append(triple.relation if mode in ("relation", "both") else IGNORE)
         entity_labels.append(triple.tail_entity if inline else -1)
@@ -285,9 +283,15 @@ class _Decision:
     hidden: np.ndarray
     hides_mentions: bool
 
-    def shown(self, triple: LeafTriple) -> int:
-        """The relation shown for a copy: its own where the fact's is shown as it is."""
-        return triple.relation if self.relation == self.own_relation else self.relation
+    def apply(self, triple: LeafTriple, tail: np.ndarray) -> LeafTriple:
+        """A copy as shown: its own relation where the fact's is shown as it is."""
+        as_it_is = self.relation == self.own_relation
+        return replace(
+            triple,
+            relation=triple.relation if as_it_is else self.relation,
+            tail=tuple(int(t) for t in tail),
+            tail_type=-1 if self.hidden.any() else triple.tail_type,
+        )
 
 
 def _hide(roots: np.ndarray, triple: LeafTriple, vocabulary: MaskVocabulary) -> None:
