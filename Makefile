@@ -7,6 +7,8 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 WORKERS ?= 2
 DEMO_OUT ?= demo-run
+# Those that need no data; benchmarks/README.md has the others.
+BENCHES ?= bench_cli bench_train bench_queries
 
 .PHONY: install demo test test-all check format bench docs clean
 
@@ -39,7 +41,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # Links of every page and the examples in the pages are tested; the pages are plain Markdown.
 docs: $(STAMP)

@@ -85,7 +85,8 @@ class TrainResult:
         best: folder of the best checkpoint; the last one when nothing was evaluated.
         best_step: its number of updates.
         best_value: its metric, or None when nothing was evaluated.
-        timings: seconds by activity and samples per second, of this process only.
+        timings: seconds by activity, CPU seconds of the updates (batches made ahead included)
+            and samples per second, of this process only.
     """
 
     n_steps: int
@@ -235,6 +236,7 @@ class _Run:
         self.checkpoint_dir = out_dir / "checkpoints"
         self.progress = _Progress()
         self.timings = {"train_s": 0.0, "eval_s": 0.0, "checkpoint_s": 0.0}
+        self.cpu_s = 0.0
         self.n_samples = 0
         self.executor = ThreadPoolExecutor(1) if config.prefetch else None
         self.next: tuple[int, Future[list[_Dealt]]] | None = None
@@ -274,9 +276,11 @@ class _Run:
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started, began = time.perf_counter(), time.process_time()
         yield
         self.timings[name] += time.perf_counter() - started
+        if name == "train_s":
+            self.cpu_s += time.process_time() - began
         if name == "train_s" and self.config.max_seconds is not None:
             # Counted only here: otherwise checkpoints of equal runs would differ.
             elapsed_s = self.progress.elapsed_s + time.perf_counter() - started
@@ -576,5 +580,5 @@ class _Run:
             best=folders[best_step],
             best_step=best_step,
             best_value=progress.best_value,
-            timings={**self.timings, "n_samples_per_s": rate},
+            timings={**self.timings, "train_cpu_s": self.cpu_s, "n_samples_per_s": rate},
         )

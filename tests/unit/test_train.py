@@ -285,7 +285,8 @@ def test_log_lines_and_progress(tmp_path: Path) -> None:
     assert set(lines[0]) == {"step", "loss", "losses", "lr", "grad_norm", "n_samples"}
     assert lines[0]["loss"] == pytest.approx(sum(lines[0]["losses"].values()))
     assert seen == [(step, 5) for step in range(1, 6)]
-    assert set(result.timings) == {"train_s", "eval_s", "checkpoint_s", "n_samples_per_s"}
+    names = {"train_s", "eval_s", "checkpoint_s", "train_cpu_s", "n_samples_per_s"}
+    assert set(result.timings) == names
 
 
 def test_tensorboard_writes_beside_the_log(tmp_path: Path) -> None:

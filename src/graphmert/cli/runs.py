@@ -56,7 +56,10 @@ def run(
     path: RunFile,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate time, memory and disk; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Count the input and estimate the time of training; run nothing."
+        ),
     ] = False,
     stage: Annotated[Stage | None, typer.Option(help="Stop after this stage.")] = None,
     as_json: AsJson = False,
