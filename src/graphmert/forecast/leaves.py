@@ -3,7 +3,8 @@
 The core encoder with relation embeddings and H-GAT reads context vectors and entity vectors alike.
 Two objectives share one pass: the next vector, from the mean of the roots, and MNM: which entity a
 masked leaf is, by InfoNCE over a pool of entity vectors. A masked leaf becomes a learned vector and
-keeps its relation and its head.
+keeps its relation and its head; every leaf of the window with the same head entity and tail is
+masked with it.
 
 Legend: B batch, W window, N nodes, C channels, D width, T triples, Q masked leaves, E candidates.
 """
@@ -62,7 +63,9 @@ class LeafSettings(Settings):
     )
     use_leaves: bool = Field(default=True, description="False trains the same network without.")
     leaves_per_root: int = Field(default=4, ge=1, description="Leaves taken of each vector, best.")
-    mask_rate: float = Field(default=0.3, gt=0, le=1, description="Share of leaves masked.")
+    mask_rate: float = Field(
+        default=0.3, gt=0, le=1, description="Share of leaves masked; equal leaves together."
+    )
     n_negatives: int = Field(
         default=512, ge=1, description="Entities drawn per micro-batch beside the masked ones."
     )
@@ -284,7 +287,8 @@ class LeafFeed:
             other.
         batch_size: windows of an update, over all processes.
         n_processes: an update is cut into a multiple of so many micro-batches.
-        masking: rate: each leaf by chance; one: one leaf of each window; none.
+        masking: rate: each head entity and tail of a window by chance, with all their leaves; one:
+            one leaf of each window is asked for, and hidden wherever it hangs; none.
         seed: of order, masks and negatives.
     """
 
@@ -332,13 +336,14 @@ class LeafFeed:
         places: list[int] = []
         masked_chains, n_triples = [], 0
         for chain in chains:
-            masked = self._mask(len(chain.triples), rng)
-            triples = list(chain.triples)
-            for place in masked:
-                queries.append(triples[place])
-                places.append(n_triples + place)
-                triples[place] = hidden(triples[place])
-            masked_chains.append(LeafyChain(chain.roots, tuple(triples)))
+            asked, masked = self._mask(chain.triples, rng)
+            queries += [chain.triples[place] for place in asked]
+            places += [n_triples + place for place in asked]
+            triples = tuple(
+                hidden(triple) if place in masked else triple
+                for place, triple in enumerate(chain.triples)
+            )
+            masked_chains.append(LeafyChain(chain.roots, triples))
             n_triples += len(triples)
         candidates, positive, excluded = self._candidates(queries, rng)
         return LeafBatch(
@@ -371,12 +376,32 @@ class LeafFeed:
                     )
         return LeafyChain(tuple(rows.tolist()), tuple(triples))
 
-    def _mask(self, n_leaves: int, rng: np.random.Generator) -> list[int]:
-        if self.masking == "none" or not n_leaves:
-            return []
+    def _mask(
+        self, triples: Sequence[LeafTriple], rng: np.random.Generator
+    ) -> tuple[list[int], set[int]]:
+        """Return which leaves are asked for and which are masked.
+
+        Neighbouring rows are linked to the same entities, so that a leaf often hangs on several
+        rows of a window. All leaves of one head entity and tail are masked together: any of them
+        would tell the others.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, one in enumerate(triples):
+            groups.setdefault((one.head_entity, one.tail_entity), []).append(place)
+        if self.masking == "none" or not triples:
+            return [], set()
         if self.masking == "one":
-            return [int(rng.integers(n_leaves))]
-        return np.flatnonzero(rng.random(n_leaves) < self.settings.mask_rate).tolist()
+            place = int(rng.integers(len(triples)))
+            one = triples[place]
+            return [place], set(groups[one.head_entity, one.tail_entity])
+        drawn = rng.random(len(groups)) < self.settings.mask_rate
+        masked = {
+            place
+            for is_drawn, group in zip(drawn, groups.values(), strict=True)
+            if is_drawn
+            for place in group
+        }
+        return sorted(masked), masked
 
     def _candidates(
         self, queries: Sequence[LeafTriple], rng: np.random.Generator
