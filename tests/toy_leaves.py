@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from graphmert.domains.vectors.data import VectorData, write_vectors
 from graphmert.domains.vectors.links import LINKED_SCHEMA, LINKS_FORMAT, Leaves
-from graphmert.shards import atomic_write_json, write_table
+from graphmert.shards import atomic_write_json, sha256_file, write_table
 
 N_ENTITIES, RELATIONS = 12, ("part of", "near")
 
@@ -32,12 +32,13 @@ def toy_leaves(data: VectorData, *, seed: int = 0) -> Leaves:
         relation=relation.astype(np.int32),
         tail=tail.astype(np.int32),
         score=np.ones(total, np.float32),
+        usable=np.ones(N_ENTITIES, bool),
     )
 
 
-def write_links(folder: Path, data: VectorData) -> Path:
-    """Write toy links as a LINKS folder."""
-    leaves = toy_leaves(data)
+def write_links(folder: Path, data: VectorData, leaves: Leaves | None = None) -> Path:
+    """Write leaves made in memory, or toy leaves, as a LINKS folder."""
+    leaves = toy_leaves(data) if leaves is None else leaves
     rows = pa.table(
         {
             "doc_id": list(leaves.entity_ids),
@@ -45,7 +46,7 @@ def write_links(folder: Path, data: VectorData) -> Path:
             "text": list(leaves.entity_ids),
         }
     )
-    write_vectors(folder / "entities", [leaves.entities], rows, {"model": "toy"})
+    entities = write_vectors(folder / "entities", [leaves.entities], rows, {"model": "toy"})
     row = np.repeat(np.arange(len(data.vectors)), np.diff(leaves.offsets))
     ids, relations = np.array(leaves.entity_ids), np.array(RELATIONS)
     table = pa.table(
@@ -65,7 +66,10 @@ def write_links(folder: Path, data: VectorData) -> Path:
     info = {
         "format": LINKS_FORMAT,
         "relations": list(RELATIONS),
+        "unusable": np.flatnonzero(~leaves.usable).tolist(),
         "vectors_sha256": data.info["vectors"]["sha256"],
+        "entities_sha256": entities.sha256,
+        "linked_sha256": sha256_file(folder / "linked.parquet"),
     }
     atomic_write_json(folder / "links.json", info)
     return folder

@@ -13,7 +13,7 @@ import torch
 import toy_leaves
 import toy_vectors
 from graphmert.domains.vectors import VectorData
-from graphmert.domains.vectors.links import LINKED_SCHEMA, LINKS_FORMAT, Leaves
+from graphmert.domains.vectors.links import Leaves
 from graphmert.domains.vectors.prepare import PrepareSettings, prepare
 from graphmert.domains.vectors.runs import load_model
 from graphmert.domains.vectors.training import train_vectors
@@ -26,7 +26,6 @@ from graphmert.run.forecasting import (
     predict_texts,
     run_baselines,
 )
-from graphmert.shards import atomic_write_json, write_table
 from tiny_vectors import write_documents
 
 DIM = toy_vectors.DIM
@@ -111,46 +110,9 @@ def test_folders_that_are_no_model(place: Path) -> None:
         open_predictor(place / "v")
 
 
-def write_links(folder: Path, data: VectorData, leaves: Leaves) -> Path:
-    """Write leaves made in memory as a LINKS folder."""
-    from graphmert.domains.vectors import write_vectors
-
-    n_entities = len(leaves.entities)
-    rows = data.table().rows().slice(0, n_entities)
-    rows = rows.set_column(1, "doc_id", [list(leaves.entity_ids)])
-    write_vectors(folder / "entities", np.array(leaves.entities), rows, {})
-    row_of_leaf = np.repeat(np.arange(len(data.vectors)), np.diff(leaves.offsets))
-    import pyarrow as pa
-
-    ids = np.array(leaves.entity_ids, object)
-    table = pa.table(
-        {
-            "row": row_of_leaf,
-            "entity_id": ids[leaves.head].tolist(),
-            "relation": [leaves.relations[one] for one in leaves.relation],
-            "tail_id": ids[leaves.tail].tolist(),
-            "score": leaves.score,
-            "entity": leaves.head,
-            "relation_number": leaves.relation,
-            "tail": leaves.tail,
-            "rank": np.zeros(len(leaves.tail)),
-        }
-    )
-    write_table(folder / "linked.parquet", table.cast(LINKED_SCHEMA))
-    atomic_write_json(
-        folder / "links.json",
-        {
-            "format": LINKS_FORMAT,
-            "relations": list(leaves.relations),
-            "vectors_sha256": data.info["vectors"]["sha256"],
-        },
-    )
-    return folder
-
-
 def test_a_model_with_leaves_is_scored_with_them(place: Path, tmp_path: Path) -> None:
     data = loaded(place)
-    links = write_links(tmp_path / "links", data, toy_leaves.toy_leaves(data))
+    links = toy_leaves.write_links(tmp_path / "links", data, toy_leaves.toy_leaves(data))
     leaves = Leaves.load(links, data.table())
     config = toy_vectors.small_training("lvm-leaves", network=LEAFY, epochs=1.0)
     train_vectors(data, config, out=tmp_path / "run", leaves=leaves, name="lvm-leaves", size=40)
@@ -171,7 +133,9 @@ def test_a_model_with_leaves_is_scored_with_them(place: Path, tmp_path: Path) ->
         opened(contexts[::-1].copy(), rows[::-1]), with_leaves[::-1], atol=difference / 100
     )
     assert found["parts"]["test"]["cosine"]["value"] != 0
-    other = write_links(tmp_path / "other", data, replace(leaves, tail=np.roll(leaves.tail, 1)))
+    other = toy_leaves.write_links(
+        tmp_path / "other", data, replace(leaves, tail=np.roll(leaves.tail, 1))
+    )
     with pytest.raises(ProvenanceError, match="not those of the run"):
         evaluate_folder(tmp_path / "run", data, links=other)
 

@@ -6,8 +6,9 @@ LINKS is a folder::
     linked.parquet   row (of the corpus' vectors), entity_id, relation, tail_id, score,
                      entity, relation_number, tail (numbers: entities by row of entities/,
                      relations by place in links.json), rank (0 is the row's best leaf)
-    links.json       {"format", "relations": [...], "vectors_sha256", "entities_sha256",
-                      "kg_sha256", "settings", "ledgers"}
+    links.json       {"format", "relations": [...], "unusable": [...] (numbers of entities that
+                      are vectors of the corpus), "vectors_sha256", "entities_sha256",
+                      "kg_sha256", "linked_sha256", "settings", "ledgers"}
 
 A row is a root of a leafy chain of vectors; its rows in linked.parquet are its leaves, each the
 tail of one triple of the entity that the row was linked to.
@@ -40,7 +41,7 @@ from graphmert.kg import KG, Triple
 from graphmert.progress import Progress, Silent
 from graphmert.shards import Ledger
 
-LINKS_FORMAT = "graphmert-vector-links-1"
+LINKS_FORMAT = "graphmert-vector-links-2"
 LINKED_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -99,6 +100,7 @@ class Leaves:
         relation: (L,) int32.
         tail: (L,) int32 entity of the leaf.
         score: (L,) float32 cosine of row and head.
+        usable: (E,) bool, False for entities that are vectors of the corpus; no leaf has them.
     """
 
     entities: NDArray[np.float32]
@@ -109,6 +111,7 @@ class Leaves:
     relation: NDArray[np.int32]
     tail: NDArray[np.int32]
     score: NDArray[np.float32]
+    usable: NDArray[np.bool_]
 
     @classmethod
     def load(cls, path: Path | str, vectors: VectorTable) -> Leaves:
@@ -120,7 +123,8 @@ class Leaves:
 
         Raises:
             FormatError: a file is missing or of another form.
-            ProvenanceError: the links are of other vectors.
+            ProvenanceError: the links are of other vectors, or the folder holds files of
+                different links.
         """
         path = Path(path)
         info = read_json(path / "links.json", LINKS_FORMAT, "Write it with `vectors link`.")
@@ -132,8 +136,13 @@ class Leaves:
                 expected=vectors.sha256,
                 fix="Link again.",
             )
-        table = shards.read_table(path / "linked.parquet", LINKED_SCHEMA.names)
         entities = open_vectors(path / "entities")
+        _check_whole(path / "entities", entities.sha256, info.get("entities_sha256"))
+        linked = path / "linked.parquet"
+        table = shards.read_table(linked, LINKED_SCHEMA.names)
+        _check_whole(linked, shards.sha256_file(linked), info.get("linked_sha256"))
+        usable = np.ones(entities.n_vectors, bool)
+        usable[info["unusable"]] = False
         rows = np.asarray(table["row"].to_numpy())
         if np.any(np.diff(rows) < 0):
             raise FormatError("links are not in the order of rows", where=str(path))
@@ -146,11 +155,23 @@ class Leaves:
             relation=np.asarray(table["relation_number"].to_numpy(), np.int32),
             tail=np.asarray(table["tail"].to_numpy(), np.int32),
             score=np.asarray(table["score"].to_numpy(), np.float32),
+            usable=usable,
         )
 
     def of_row(self, row: int) -> slice:
         """Return where the leaves of a row lie in head, relation, tail and score."""
         return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+
+def _check_whole(path: Path, found: str, wanted: str | None) -> None:
+    if found != wanted:
+        raise ProvenanceError(
+            "the folder holds files of different links",
+            where=str(path),
+            got=f"sha256 {found}",
+            expected=f"{wanted}, as links.json says",
+            fix="Link again.",
+        )
 
 
 # --- linking --------------------------------------------------------------------------------
@@ -490,6 +511,8 @@ def write_links(
     """
     path = Path(path)
     _check_entities(corpus, entities, names)
+    # links.json is the mark of a whole folder: it goes first and comes back last.
+    (path / "links.json").unlink(missing_ok=True)
     linked = link_rows(corpus.vectors, entities.vectors, settings, progress=progress)
     _, doc_starts, _ = corpus.documents()
     columns, leaf_ledger = choose_leaves(linked, doc_starts, names.triples, settings)
@@ -504,6 +527,7 @@ def write_links(
     info: dict[str, Any] = {
         "format": LINKS_FORMAT,
         "relations": list(names.relations),
+        "unusable": own.tolist(),
         "vectors_sha256": corpus.sha256,
         "entities_sha256": entities.sha256,
         "kg_sha256": kg_sha256,

@@ -16,7 +16,7 @@ from graphmert.domains.vectors.links import (
     link_rows,
     write_links,
 )
-from graphmert.errors import DataError, ProvenanceError
+from graphmert.errors import DataError, FormatError, ProvenanceError
 from graphmert.kg import KG, Entity, Triple
 from tiny_vectors import walk, write_documents
 
@@ -216,6 +216,48 @@ def test_links_are_written_and_read(tmp_path: Path) -> None:
     first = (tmp_path / "links" / "linked.parquet").read_bytes()
     write_links(tmp_path / "links", corpus, entities, names, settings, kg_sha256="k")
     assert (tmp_path / "links" / "linked.parquet").read_bytes() == first
+
+
+def test_a_folder_of_two_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_documents(tmp_path / "v", [6, 7])
+    near = np.array(corpus.vectors[[2, 2, 9, 9]]) + 0.1 * random_vectors(4, 5)
+    folder, names = tmp_path / "links", entity_names(graph())
+    entities = entity_table(folder / "entities", near)
+    write_links(folder, corpus, entities, names, LinkSettings(alpha=0.8), kg_sha256="k")
+    Leaves.load(folder, corpus)
+
+    old = (folder / "linked.parquet").read_bytes()
+    write_links(folder, corpus, entities, names, LinkSettings(alpha=0.3), kg_sha256="k")
+    assert (folder / "linked.parquet").read_bytes() != old
+    (folder / "linked.parquet").write_bytes(old)
+    with pytest.raises(ProvenanceError, match=r"different links.*linked\.parquet"):
+        Leaves.load(folder, corpus)
+
+    # The names are embedded again, then the command is killed before it links.
+    write_links(folder, corpus, entities, names, LinkSettings(alpha=0.8), kg_sha256="k")
+    entities = entity_table(folder / "entities", near + 0.1)
+    with pytest.raises(ProvenanceError, match=r"different links.*entities"):
+        Leaves.load(folder, corpus)
+
+    def killed(*values: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(links, "choose_leaves", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_links(folder, corpus, entities, names, SETTINGS, kg_sha256="k")
+    with pytest.raises(FormatError, match="not found"):
+        Leaves.load(folder, corpus)
+
+
+def test_entities_that_are_vectors_of_the_corpus_are_remembered(tmp_path: Path) -> None:
+    corpus = write_documents(tmp_path / "v", [6, 7])
+    near = np.array(corpus.vectors[[2, 2, 9, 9]]) + 0.1 * random_vectors(4, 5)
+    near[1] = corpus.vectors[4]
+    entities = entity_table(tmp_path / "links" / "entities", near)
+    write_links(tmp_path / "links", corpus, entities, entity_names(graph()), SETTINGS,
+                kg_sha256="k")  # fmt: skip
+    leaves = Leaves.load(tmp_path / "links", corpus)
+    assert leaves.usable.tolist() == [True, False, True, True]
 
 
 def test_links_of_other_vectors_are_refused(tmp_path: Path) -> None:
