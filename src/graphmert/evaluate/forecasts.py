@@ -133,7 +133,7 @@ def score_predictor(
     return Scores(
         samples=pa.concat_tables(parts).combine_chunks(),
         n_candidates={scope: float(one.mean()) for scope, one in sizes.items()},
-        chance={scope: _chance(one) for scope, one in sizes.items()},
+        chance={scope: chance_of_ranks(one) for scope, one in sizes.items()},
     )
 
 
@@ -249,8 +249,8 @@ class _Candidates:
         return ranks[0], ranks[1]
 
 
-def _chance(n_candidates: NDArray[np.int64]) -> dict[str, float]:
-    """Return what uniformly random ranks among n candidates give, averaged over windows."""
+def chance_of_ranks(n_candidates: NDArray[np.int64]) -> dict[str, float]:
+    """Return R@k and MRR of uniformly random ranks among n candidates, averaged over queries."""
     sizes, times = np.unique(n_candidates, return_counts=True)
     share = times / times.sum()
     found = {f"r@{k}": float((np.minimum(1.0, k / sizes) * share).sum()) for k in CUTOFFS}

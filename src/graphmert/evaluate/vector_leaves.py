@@ -5,21 +5,23 @@ RUN/leaves.json::
     {"format", "part", "fingerprint", "n_windows", "n_windows_with_leaves", "n_entities",
      "next_vector": {"with_leaves": INTERVAL, "leaves_taken_away": INTERVAL, "change": INTERVAL,
                      "trained_without": INTERVAL, "gain_over_trained_without": INTERVAL},
-     "leaf": {SYSTEM: {"all"|"unseen": {"n", "mrr", "r@1", "r@5", "r@10": INTERVAL}}},
-     "chance": {"r@1", "r@5", "r@10", "mrr"}}
+     "n_candidates", "leaf": {SYSTEM: {"all"|"unseen": {"n", "mrr", "r@1", "r@5", "r@10":
+     INTERVAL}}}, "chance": {"r@1", "r@5", "r@10", "mrr"}}
 
-A query masks one leaf of a window; the true tail is ranked among all entities by the model, by the
-cosine of the head's vector (nearest entity to the head), by how often training rows have the tail
-under the relation, and by how often at all. Other true tails of the same head entity and relation
-are left out of the ranking; ties count half. "unseen" are triples that no training row carries.
-Intervals are over resampled documents.
+A query masks one leaf of a window, on every row where it hangs; the true tail is ranked among the
+entities by the model, by the cosine with the vector of the row, by that with the vector of the head
+entity, by how often training rows have the tail under the relation, and by how often at all. For
+all of them the head entity itself, entities that are vectors of the corpus and never are leaves,
+and other true tails of the same head entity and relation are no candidates; ties count half.
+"n_candidates" is their mean number, "chance" what random ranks among them give. "unseen" are
+triples that no training row carries. Intervals are over resampled documents.
 
 Shapes: M windows, B windows of a block, E entities, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +33,20 @@ from torch import nn
 from graphmert.domains.vectors.data import Part, VectorData, Windows
 from graphmert.domains.vectors.links import Leaves
 from graphmert.errors import DataError
-from graphmert.evaluate.forecasts import document_interval
+from graphmert.evaluate.forecasts import chance_of_ranks, document_interval
 from graphmert.forecast import LeafFeed, LeafForecaster, known_tails
+from graphmert.forecast.leaves import KnownTails
 from graphmert.progress import Progress, Silent
 
-FORMAT = "graphmert-vector-leaves-1"
+FORMAT = "graphmert-vector-leaves-2"
 CUTOFFS = (1, 5, 10)
-SYSTEMS = ("model", "nearest entity to the head", "most frequent of relation", "most frequent")
+SYSTEMS = (
+    "model",
+    "nearest entity to the row",
+    "nearest entity to the head",
+    "most frequent of relation",
+    "most frequent",
+)
 _BLOCK = 64
 
 
@@ -79,16 +88,15 @@ def evaluate_leaves(
             "no window has a leaf", where=part, fix="Link with a lower alpha, or more entities."
         )
 
-    n_entities = len(leaves.entities)
-    chance = {f"r@{k}": min(1.0, k / n_entities) for k in CUTOFFS}
-    chance["mrr"] = float((1 / np.arange(1, n_entities + 1)).mean())
+    chance = chance_of_ranks(table["n_candidates"])
     return {
         "format": FORMAT,
         "part": part,
         "fingerprint": data.fingerprint(part),
         "n_windows": len(windows),
         "n_windows_with_leaves": len(table["window"]),
-        "n_entities": n_entities,
+        "n_entities": len(leaves.entities),
+        "n_candidates": round(float(table["n_candidates"].mean()), 3),
         "next_vector": _next_vector(cosines, windows.doc, seed=seed),
         "leaf": _by_system(table, windows.doc, seed=seed),
         "chance": {name: round(value, 6) for name, value in chance.items()},
@@ -194,7 +202,8 @@ def _ranks(
     feed = _feed(model, windows, leaves, masking="one", seed=seed)
     known = known_tails(leaves)
     unit_EC = F.normalize(torch.from_numpy(np.array(leaves.entities)), dim=-1)
-    columns: dict[str, list[Any]] = {name: [] for name in ("window", "unseen", *SYSTEMS)}
+    names = ("window", "unseen", "n_candidates", *SYSTEMS)
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for index in _blocks(len(windows)):
         batch = feed.take(index, key=(seed, int(index[0])))
         if not len(batch.query_Q):
@@ -204,30 +213,41 @@ def _ranks(
         relation_Q = chains.relation_T[batch.query_Q].numpy()
         head_row_Q = windows.starts[index[rows_Q.numpy()]]
         head_row_Q = head_row_Q + chains.head_start_T[batch.query_Q].numpy()
-        head_QC = F.normalize(torch.from_numpy(np.asarray(windows.vectors[head_row_Q])), dim=-1)
+        row_QC = F.normalize(torch.from_numpy(np.asarray(windows.vectors[head_row_Q])), dim=-1)
+        triples = _masked_triples(feed, windows, index, batch.query_Q.numpy())
+        head_QC = unit_EC[[head for head, _, _ in triples]]
         with torch.no_grad():
             query_QC = model.leaf_queries(model.core(chains), chains, batch.query_Q)
         scores = {
             SYSTEMS[0]: (query_QC @ unit_EC.T).numpy(),
-            SYSTEMS[1]: (head_QC @ unit_EC.T).numpy(),
-            SYSTEMS[2]: seen.count_RE[relation_Q],
-            SYSTEMS[3]: np.broadcast_to(seen.count_E, (len(relation_Q), len(unit_EC))),
+            SYSTEMS[1]: (row_QC @ unit_EC.T).numpy(),
+            SYSTEMS[2]: (head_QC @ unit_EC.T).numpy(),
+            SYSTEMS[3]: seen.count_RE[relation_Q],
+            SYSTEMS[4]: np.broadcast_to(seen.count_E, (len(relation_Q), len(unit_EC))),
         }
-        triples = _masked_triples(feed, windows, index, batch.query_Q.numpy())
-        hidden = np.zeros((len(triples), len(unit_EC)), bool)
-        for place, (head, relation, tail) in enumerate(triples):
-            others = known.get((head, relation), frozenset()) - {tail}
-            hidden[place, list(others)] = True
+        hidden = _no_candidates(triples, known, leaves.usable)
         tail_Q = np.array([tail for _, _, tail in triples])
         for name, score in scores.items():
             columns[name].append(_realistic(score, tail_Q, hidden))
         columns["window"].append(index[rows_Q.numpy()])
         columns["unseen"].append(np.array([one not in seen.triples for one in triples]))
+        columns["n_candidates"].append((~hidden).sum(1))
     empty = {"window": np.zeros(0, np.int64), "unseen": np.zeros(0, bool)}
     return {
         name: np.concatenate(parts) if parts else empty.get(name, np.zeros(0))
         for name, parts in columns.items()
     }
+
+
+def _no_candidates(
+    triples: Sequence[tuple[int, int, int]], known: KnownTails, usable: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(Q, E) True at entities that are not ranked for a triple: see the head of the module."""
+    hidden = np.tile(~usable, (len(triples), 1))
+    for place, (head, relation, tail) in enumerate(triples):
+        hidden[place, [head, *known.get((head, relation), frozenset())]] = True
+        hidden[place, tail] = False
+    return hidden
 
 
 def _masked_triples(
