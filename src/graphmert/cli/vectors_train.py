@@ -183,26 +183,16 @@ def score_leaves(
 ) -> None:
     """Measure masked leaves and the next vector with and without them; writes RUN/leaves.json."""
     with reporting(as_json):
-        from graphmert import shards
         from graphmert.domains.vectors import VectorData
-        from graphmert.domains.vectors.links import Leaves
-        from graphmert.domains.vectors.training import load_model, read_run
-        from graphmert.evaluate.vector_leaves import evaluate_leaves
-        from graphmert.forecast import LeafForecaster
+        from graphmert.run.forecasting import score_leaves as score
 
         dataset = VectorData.load(data)
-        run = read_run(path)
         with progress_shown() as progress:
-            found = evaluate_leaves(
-                LeafForecaster.load(path / "model"),
-                dataset,
-                Leaves.load(links, dataset.table()),
+            found = score(
+                path, dataset, links, without=without,
                 part=part,  # type: ignore[arg-type]
-                size=run.manifest["data"]["size"],
-                without=None if without is None else load_model(without / "model"),
                 progress=progress,
-            )
-        shards.atomic_write_json(path / "leaves.json", found)
+            )  # fmt: skip
         print_result(found, as_json)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -200,16 +200,7 @@ def evaluate_folder(
     """
     path = Path(path)
     opened = open_predictor(path, data=data, links=links)
-    for part in ("valid", "test"):
-        wanted = opened.fingerprints.get(part)
-        if wanted is not None and wanted != data.fingerprint(part):
-            raise DataError(
-                f"the {part} part of the data set is not that of the run",
-                where=f"{path} and {data.path}",
-                got=data.fingerprint(part),
-                expected=wanted,
-                fix="Evaluate with the data set that it was trained on, or one that extends it.",
-            )
+    _check_parts(path, opened.fingerprints, data)
     facts = opened.facts | {"size": _train_size(opened, data, path)}
     evaluation = evaluate_forecaster(
         opened, data, path, facts, parts=parts, with_rows=opened.with_rows, seed=seed,
@@ -222,6 +213,101 @@ def evaluate_folder(
         found = measure_latency(opened, windows.contexts(some), rows=rows)
         shards.atomic_write_json(path / "latency.json", found)
     return evaluation
+
+
+def _check_parts(path: Path, fingerprints: Mapping[str, str], data: VectorData) -> None:
+    for part in ("valid", "test"):
+        wanted = fingerprints.get(part)
+        if wanted is not None and wanted != data.fingerprint(part):
+            raise DataError(
+                f"the {part} part of the data set is not that of the run",
+                where=f"{path} and {data.path}",
+                got=data.fingerprint(part),
+                expected=wanted,
+                fix="Evaluate with the data set that it was trained on, or one that extends it.",
+            )
+
+
+def score_leaves(
+    path: Path | str,
+    data: VectorData,
+    links: Path | str,
+    *,
+    without: Path | str | None = None,
+    part: Part = "test",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure the leaves of a run and write its leaves.json.
+
+    Args:
+        path: a run of `vectors train lvm-leaves`.
+        data: the data set that it was trained on.
+        links: the LINKS folder it was trained with.
+        without: a run on the same documents that was trained without leaves.
+        part: what to measure on.
+        progress: told how far it is.
+
+    Raises:
+        ConfigError: the run has no leaves, or that of `without` has.
+        DataError: documents or links are not those of the runs.
+    """
+    from graphmert.domains.vectors.links import Leaves
+    from graphmert.domains.vectors.runs import leaves_fingerprint, load_model, read_run
+    from graphmert.evaluate.vector_leaves import evaluate_leaves
+    from graphmert.forecast import LeafForecaster
+
+    path = Path(path)
+    model = LeafForecaster.load(path / "model")
+    if not model.settings.use_leaves:
+        raise ConfigError(
+            "the run was trained without leaves", where=str(path),
+            fix="Give it with --without, and score a run that was trained with leaves.",
+        )  # fmt: skip
+    leaves = Leaves.load(links, data.table())
+    size = read_run(path).manifest["data"]["size"]
+    found = {
+        "train": data.fingerprint("train", size),
+        "valid": data.fingerprint("valid"),
+        "test": data.fingerprint("test"),
+        "links": leaves_fingerprint(leaves),
+    }
+    other: Any = None
+    for run in (path,) if without is None else (path, Path(without)):
+        _check_prints(run, read_run(run).manifest["data"]["fingerprints"], found, data, links)
+    if without is not None:
+        other = load_model(Path(without) / "model")
+        if isinstance(other, LeafForecaster) and other.settings.use_leaves:
+            raise ConfigError(
+                "the run to compare with was trained with leaves", where=str(without),
+                fix="Train it with --set network.use_leaves=false.",
+            )  # fmt: skip
+    result = evaluate_leaves(
+        model, data, leaves, part=part, size=size, without=other, progress=progress
+    )
+    shards.atomic_write_json(path / "leaves.json", result)
+    return result
+
+
+def _check_prints(
+    run: Path,
+    recorded: Mapping[str, str],
+    found: Mapping[str, str],
+    data: VectorData,
+    links: Path | str,
+) -> None:
+    """Refuse documents and links that a run was not trained with; a run may have no links."""
+    for name, value in found.items():
+        if recorded.get(name, value) != value:
+            is_links = name == "links"
+            raise ProvenanceError(
+                "the links are not those of the run"
+                if is_links
+                else f"the {name} part of the data set is not that of the run",
+                where=f"{run} and {links if is_links else data.path}",
+                got=value,
+                expected=recorded[name],
+                fix="Give the data set and the links that both runs were trained with.",
+            )
 
 
 def _train_size(opened: OpenedPredictor, data: VectorData, path: Path) -> int:

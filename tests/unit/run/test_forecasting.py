@@ -25,6 +25,7 @@ from graphmert.run.forecasting import (
     open_predictor,
     predict_texts,
     run_baselines,
+    score_leaves,
 )
 from tiny_vectors import write_documents
 
@@ -138,6 +139,39 @@ def test_a_model_with_leaves_is_scored_with_them(place: Path, tmp_path: Path) ->
     )
     with pytest.raises(ProvenanceError, match="not those of the run"):
         evaluate_folder(tmp_path / "run", data, links=other)
+
+
+def test_leaves_are_scored_on_the_documents_and_links_of_the_runs(
+    place: Path, tmp_path: Path
+) -> None:
+    data = loaded(place)
+    links = toy_leaves.write_links(tmp_path / "links", data)
+    leaves = Leaves.load(links, data.table())
+    runs = {"run": (True, 40), "bare": (False, 40), "more": (False, None), "leafy": (True, 40)}
+    for name, (use, size) in runs.items():
+        network = LEAFY | {"use_leaves": use}
+        config = toy_vectors.small_training("lvm-leaves", network=network, epochs=1.0)
+        train_vectors(data, config, out=tmp_path / name, leaves=leaves, name="lvm-leaves",
+                      size=size)  # fmt: skip
+    run = tmp_path / "run"
+    with pytest.raises(DataError, match=r"train part .* not that of the run.*more"):
+        score_leaves(run, data, links, without=tmp_path / "more")
+    with pytest.raises(ConfigError, match="compare with was trained with leaves"):
+        score_leaves(run, data, links, without=tmp_path / "leafy")
+    with pytest.raises(ConfigError, match="run was trained without leaves"):
+        score_leaves(tmp_path / "bare", data, links)
+    changed = replace(leaves, tail=np.roll(leaves.tail, 1))
+    other = toy_leaves.write_links(tmp_path / "other", data, changed)
+    with pytest.raises(ProvenanceError, match="links are not those of the run"):
+        score_leaves(run, data, other)
+    # The same vectors, and so the same links, but another split.
+    split = prepare(data.table(), tmp_path / "d", PrepareSettings(sizes=(40,), seed=9))
+    with pytest.raises(DataError, match="part of the data set is not that of the run"):
+        score_leaves(run, split, links)
+    assert not (run / "leaves.json").exists()
+    found = score_leaves(run, data, links, without=tmp_path / "bare")
+    assert found == json.loads((run / "leaves.json").read_text())
+    assert found["next_vector"]["gain_over_trained_without"]
 
 
 def test_predicted_texts(place: Path) -> None:
