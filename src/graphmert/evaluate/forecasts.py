@@ -2,7 +2,9 @@
 
 A run or baseline folder gets three files::
 
-    evaluation.json   {"format", "system", "trained", "n_parameters", "size", "seed", "data",
+    evaluation.json   {"format", "system", "trained", "n_parameters", "size", "seed",
+                       "config_hash" (of the settings without the seed, or null),
+                       "train_fingerprint" (of the training documents, or null), "data",
                        "parts": {"valid": PART, "test": PART}}
                       PART: {"fingerprint", "n_windows", "n_documents", "mse", "cosine": INTERVAL,
                        "retrieval": {"global"|"document": {"r@1", "r@5", "r@10", "mrr": INTERVAL,
@@ -337,7 +339,8 @@ def evaluate_forecaster(
         predictor: any callable (B, W, C) → (B, C).
         data: the data set.
         out: the folder of the run or baseline.
-        facts: system, trained, n_parameters, size and seed of the predictor.
+        facts: system, trained, n_parameters, size, seed, config_hash and train_fingerprint of
+            the predictor; `vectors compare` needs them all.
         parts: what to score.
         with_rows: see `score_predictor`.
         seed: of shuffled contexts and resamples.

@@ -1,6 +1,8 @@
 """Compare next-vector models: ranking, sizes, intervals, cost, and a recommendation.
 
-Every run is scored on the same test windows; runs whose test fingerprints differ are refused.
+Every run is scored on the same test windows; runs whose test fingerprints differ are refused. Runs
+of one system and size are its seeds: they have the same settings, and all systems of a size were
+trained on the same documents; otherwise they are refused.
 Choices (the best baseline, the recommendation) are made on validation windows; what is reported
 about them is measured on test windows.
 """
@@ -28,7 +30,7 @@ from graphmert.evaluate.forecasts import (
 from graphmert.report.forecasts import comparison_report
 from graphmert.report.markdown import render_markdown
 from graphmert.report.page import render_page
-from graphmert.run.forecasting import read_record
+from graphmert.run.forecasting import baseline_facts, read_record
 
 COMPARISON_FORMAT = "graphmert-vector-comparison-1"
 MIN_SEEDS = 3
@@ -50,6 +52,11 @@ class _Run:
     def key(self) -> tuple[str, int]:
         """System and training size: runs of one key differ in seed only."""
         return self.evaluation["system"], int(self.evaluation["size"])
+
+    @property
+    def settings(self) -> str | None:
+        """Hash of the settings without the seed; None for what is not trained."""
+        return self.evaluation["config_hash"]
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -78,10 +85,13 @@ def compare_runs(
         The content of comparison.json.
 
     Raises:
-        DataError: no evaluated run, a run twice, or runs with different test windows.
+        DataError: no evaluated run, a run twice, runs with different test windows, runs of one
+            size with different training documents, or of one system and size with different
+            settings.
     """
     runs = [_read_run(path) for path in find_runs(paths)]
     _check_fingerprints(runs)
+    _check_training(runs)
     docs = _align(runs)
     groups: dict[tuple[str, int], list[_Run]] = {}
     for run in runs:
@@ -148,10 +158,50 @@ def _read_run(path: Path) -> _Run:
             "run is not evaluated on all parts", where=str(path), got=f"no {missing[0]}",
             expected=", ".join(_PARTS), fix="Evaluate it again, without --part.",
         )  # fmt: skip
+    evaluation = _complete(path, evaluation)
     metrics = read_record(path / "metrics.json") if (path / "metrics.json").is_file() else {}
     latency = read_record(path / "latency.json") if (path / "latency.json").is_file() else {}
     timings = read_record(path / "timings.json") if (path / "timings.json").is_file() else {}
     return _Run(path, evaluation, metrics.get("history", []), latency, timings.get("train_s"))
+
+
+def _complete(path: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Add what older evaluations do not say of their training; the run's manifest does."""
+    if {"config_hash", "train_fingerprint"} <= set(evaluation):
+        return evaluation
+    from graphmert.domains.vectors.runs import run_facts
+
+    manifest = read_record(path / "manifest.json") if (path / "manifest.json").is_file() else {}
+    if "config" in manifest:
+        facts = run_facts(manifest)
+    elif "data" in manifest:
+        facts = baseline_facts(manifest)
+    else:
+        raise DataError(
+            "it is not known what the run was trained with",
+            where=str(path / "evaluation.json"),
+            expected="config_hash and train_fingerprint, or a manifest.json beside it",
+            fix="Evaluate it again.",
+        )
+    return evaluation | {key: one for key, one in facts.items() if key != "size"}
+
+
+def _check_training(runs: Sequence[_Run]) -> None:
+    first: dict[int, _Run] = {}
+    for run in runs:
+        size, trained_on = run.key[1], run.evaluation["train_fingerprint"]
+        if trained_on is None:
+            continue
+        other = first.setdefault(size, run)
+        if other.evaluation["train_fingerprint"] != trained_on:
+            raise DataError(
+                "runs of one size were trained on different documents and cannot be ranked",
+                where=f"{other.path} and {run.path}",
+                got=f"fingerprints {other.evaluation['train_fingerprint'][:16]}… and "
+                f"{trained_on[:16]}…, {size} vectors each",
+                expected="one fingerprint for a size",
+                fix="Compare them apart.",
+            )
 
 
 def _check_fingerprints(runs: Sequence[_Run]) -> None:
@@ -178,6 +228,16 @@ def _check_seeds(groups: Mapping[tuple[str, int], Sequence[_Run]]) -> None:
                 where=", ".join(str(one.path) for one in members),
                 got=f"{system}, {size} vectors, seeds {seeds}",
                 fix="Give one of them.",
+            )
+        other = next((one for one in members if one.settings != members[0].settings), None)
+        if other is not None:
+            raise DataError(
+                "runs of one system and size have different settings and are no seeds of it",
+                where=f"{members[0].path} and {other.path}",
+                got=f"{system}, {size} vectors, settings {str(members[0].settings)[:16]}… and "
+                f"{str(other.settings)[:16]}…",
+                expected="runs that differ in seed only",
+                fix="Compare one of the settings at a time; manifest.json shows both.",
             )
 
 
@@ -318,7 +378,7 @@ def _compare_size(systems: Sequence[_System], size: int) -> dict[str, Any]:
 
 
 def _growth(systems: Sequence[_System], sizes: Sequence[int]) -> dict[str, Any]:
-    """Return what each system gains from one size to the next, and the averages."""
+    """Return what each system gains from one size to the next; averages are of ranked ones."""
     steps = list(itertools.pairwise(sizes))
     if len(sizes) > 2:
         steps.append((sizes[0], sizes[-1]))
@@ -341,7 +401,7 @@ def _growth(systems: Sequence[_System], sizes: Sequence[int]) -> dict[str, Any]:
                     "percent": round(100 * change["value"] / base, 4) if base else None,
                 }
             )
-        trained = [one for one in rows if one["trained"]]
+        trained = [one for one in rows if one["trained"] and one["ranked"]]
         percents = [one["percent"] for one in trained if one["percent"] is not None]
         found.append(
             {

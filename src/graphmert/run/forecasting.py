@@ -33,7 +33,7 @@ class OpenedPredictor:
     """A predictor with what is known about it.
 
     Attributes:
-        facts: system, trained, n_parameters, size and seed.
+        facts: what evaluation.json says of it.
         fingerprints: of the parts it was fitted with, where known.
         with_rows: whether it takes the rows of contexts too, to hang leaves on them.
     """
@@ -66,6 +66,19 @@ class OpenedPredictor:
         return self._predictor(contexts, rows)
 
 
+def baseline_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what evaluation.json says of a baseline, from its manifest.json."""
+    return {
+        "system": manifest["model"],
+        "trained": False,
+        "n_parameters": manifest["n_parameters"],
+        "size": manifest["data"]["size"],
+        "seed": None,
+        "config_hash": None,
+        "train_fingerprint": manifest["data"]["fingerprints"]["train"],
+    }
+
+
 def open_predictor(
     path: Path | str, *, data: VectorData | None = None, links: Path | str | None = None
 ) -> OpenedPredictor:
@@ -84,13 +97,7 @@ def open_predictor(
     if (path / "baseline.json").is_file():
         baseline = ForecastBaseline.load(path)
         manifest = read_record(path / "manifest.json")
-        facts = {
-            "system": baseline.name,
-            "trained": False,
-            "n_parameters": baseline.n_parameters,
-            "size": manifest["data"]["size"],
-            "seed": None,
-        }
+        facts = baseline_facts(manifest)
         return OpenedPredictor(baseline, facts, manifest["data"]["fingerprints"])
     if (path / "manifest.json").is_file() and (path / "model").is_dir():
         return _open_run(path, data, links)
@@ -104,20 +111,14 @@ def open_predictor(
 def _open_run(path: Path, data: VectorData | None, links: Path | str | None) -> OpenedPredictor:
     import torch
 
-    from graphmert.domains.vectors.runs import load_model, read_run
+    from graphmert.domains.vectors.runs import load_model, read_run, run_facts
     from graphmert.forecast import LeafForecaster
 
     run = read_run(path)
     model: Any = load_model(path / "model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).eval()
-    facts = {
-        "system": run.manifest["model"],
-        "trained": True,
-        "n_parameters": run.manifest["n_parameters"],
-        "size": run.manifest["data"]["size"],
-        "seed": run.manifest["seed"],
-    }
+    facts = run_facts(run.manifest)
     prints = dict(run.manifest["data"]["fingerprints"])
     if isinstance(model, LeafForecaster) and model.settings.use_leaves:
         predict = _with_leaves(path, model, device, data, links, prints.get("links"))

@@ -37,6 +37,8 @@ def write_run(
     noise: float = 0.01,
     valid: float | None = None,
     fingerprint: str = "f" * 64,
+    config_hash: str = "c" * 64,
+    train_fingerprint: str | None = None,
     reverse: bool = False,
 ) -> Path:
     """An evaluated run whose windows have about this cosine; documents differ alike in all runs."""
@@ -59,6 +61,8 @@ def write_run(
         scores = Scores(table, {"global": 99.0, "document": 19.0}, CHANCE)
         parts[part] = summarise_scores(scores, fingerprint=fingerprint)
     facts = {"system": system, "trained": trained, "n_parameters": n_parameters, "size": size}
+    facts["config_hash"] = config_hash if trained else None
+    facts["train_fingerprint"] = train_fingerprint or f"{size:064d}"
     atomic_write_json(
         folder / "evaluation.json",
         {**facts, "seed": seed, "format": EVALUATION_FORMAT, "data": DATA, "parts": parts},
@@ -139,9 +143,10 @@ def test_growth(compared: dict[str, Any]) -> None:
     changes = {one["system"]: one["change"]["value"] for one in step["systems"]}
     assert changes["gru"] == pytest.approx(0.02, abs=0.005)
     assert changes["lstm"] == pytest.approx(-0.02, abs=0.005)
-    trained = [changes[name] for name in ("gru", "lstm", "lvm")]
-    assert step["average"]["n_systems"] == 3
-    assert step["average"]["change"] == pytest.approx(np.mean(trained), abs=1e-6)
+    ranked = [changes[name] for name in ("gru", "lstm")]  # lvm has one seed
+    assert step["average"]["n_systems"] == 2
+    assert step["average"]["change"] == pytest.approx(np.mean(ranked), abs=1e-6)
+    assert changes["lvm"] != pytest.approx(np.mean(ranked), abs=1e-4)
     assert {one["system"]: one["ranked"] for one in step["systems"]}["lvm"] is False
 
 
@@ -211,6 +216,50 @@ def test_different_test_windows_are_refused(tmp_path: Path) -> None:
     assert str(two) in str(caught.value.where)
     assert caught.value.exit_code == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_other_settings_are_no_seeds(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"a{seed}", "gru", 0.5, seed=seed) for seed in range(3)]
+    runs.append(write_run(tmp_path / "b", "gru", 0.5, seed=3, config_hash="d" * 64))
+    with pytest.raises(DataError, match="no seeds of it") as caught:
+        compare_runs(runs, tmp_path / "out")
+    assert str(runs[0]) in str(caught.value.where)
+    assert str(runs[3]) in str(caught.value.where)
+    assert not (tmp_path / "out").exists()
+    # another size has its own recipe
+    write_run(tmp_path / "b", "gru", 0.5, seed=3, config_hash="d" * 64, size=200)
+    compare_runs(runs, tmp_path / "out")
+
+
+def test_runs_of_other_training_documents_are_refused(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "a", "gru", 0.5)
+    for name, seed in (("gru", 1), ("lstm", 0)):
+        two = write_run(tmp_path / "b", name, 0.5, seed=seed, train_fingerprint="e" * 64)
+        with pytest.raises(DataError, match="trained on different documents"):
+            compare_runs([one, two], tmp_path / "out")
+
+
+def test_an_older_evaluation_takes_the_settings_of_its_manifest(tmp_path: Path) -> None:
+    runs = []
+    for seed, rate in ((0, 5e-4), (1, 5e-4), (2, 1e-2)):
+        run = write_run(tmp_path / str(seed), "lvm-leaves", 0.5, seed=seed)
+        evaluation = json.loads((run / "evaluation.json").read_text())
+        del evaluation["config_hash"], evaluation["train_fingerprint"]
+        atomic_write_json(run / "evaluation.json", evaluation)
+        runs.append(run)
+        if seed == 2:
+            with pytest.raises(DataError, match="not known what the run was trained with"):
+                compare_runs(runs, tmp_path / "out")
+        network = {"kind": "lvm-leaves", "use_leaves": False}
+        config = {"learning_rate": rate, "seed": seed, "n_threads": seed, "network": network}
+        data = {"size": 100, "fingerprints": {"train": "t"}}
+        manifest = {"model": "lvm-leaves", "config": config, "seed": seed, "data": data}
+        manifest |= {"world_size": 1, "n_parameters": 5}
+        atomic_write_json(run / "manifest.json", manifest)
+    found = compare_runs(runs[:2], tmp_path / "out")
+    assert list(rows_at(found, 100)) == ["lvm-leaves without leaves"]
+    with pytest.raises(DataError, match="no seeds of it"):
+        compare_runs(runs, tmp_path / "out")
 
 
 def test_the_order_of_samples_plays_no_part(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_runs_and_baselines_are_compared(place: Path, tmp_path: Path) -> None:
     assert systems["amn"]["best_epoch"] == [1]
     assert systems["amn"]["n_parameters"] > systems["copy last"]["n_parameters"] == 0
     assert [one["system"] for one in found["growth"]["steps"][0]["systems"]] == ["amn"]
+    # The same size, and seeds that differ, but another learning rate: not one system.
+    config = toy_vectors.small_training("amn", epochs=1.0, learning_rate=0.02, seed=1)
+    train_vectors(data, config, out=tmp_path / "other", size=40, name="amn")
+    evaluate_folder(tmp_path / "other", data, latency=False)
+    with pytest.raises(DataError, match="no seeds of it"):
+        compare_runs([place / "small", tmp_path / "other"], tmp_path / "c")
 
 
 def test_a_run_is_not_scored_on_other_documents(place: Path, tmp_path: Path) -> None:
@@ -169,6 +175,10 @@ def test_leaves_are_scored_on_the_documents_and_links_of_the_runs(
     with pytest.raises(DataError, match="part of the data set is not that of the run"):
         score_leaves(run, split, links)
     assert not (run / "leaves.json").exists()
+    assert open_predictor(run, data=data, links=links).facts["system"] == "lvm-leaves"
+    bare = open_predictor(tmp_path / "bare").facts
+    assert bare["system"] == "lvm-leaves without leaves"
+    assert bare["train_fingerprint"] == data.fingerprint("train", 40)
     found = score_leaves(run, data, links, without=tmp_path / "bare")
     assert found == json.loads((run / "leaves.json").read_text())
     assert found["next_vector"]["gain_over_trained_without"]

@@ -39,6 +39,12 @@ from graphmert.shards import atomic_write_json, sha256_file
 from graphmert.train import TrainResult
 
 RUN_FORMAT = "graphmert-vector-run-1"
+BARE = " without leaves"
+"""Added to the name of a system whose network could have read leaves and did not."""
+
+_NO_SETTINGS = (
+    "seed", "device", "n_threads", "checkpoint_every", "keep_checkpoints", "log_every", "tracker"
+)  # fmt: skip
 PACKAGES = ("graphmert", "torch", "accelerate", "numpy")
 
 
@@ -95,6 +101,38 @@ def load_model(folder: Path | str) -> Forecaster | LeafForecaster:
     text = (Path(folder) / "config.json").read_text(encoding="utf-8")
     is_leafy = f'"{LEAF_FORMAT}"' in text
     return LeafForecaster.load(folder) if is_leafy else Forecaster.load(folder)
+
+
+def settings_hash(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of what a run was trained with, but for the seed and the documents.
+
+    Two runs that differ in seed only have one hash. Where it ran and what it wrote down does not
+    count; the number of processes does, because each adds windows to an update.
+    """
+    settings = {key: one for key, one in manifest["config"].items() if key not in _NO_SETTINGS}
+    links = manifest["data"]["fingerprints"].get("links")
+    facts = [settings, manifest["world_size"], links if has_leaves(manifest) else None]
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def has_leaves(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run's network reads leaves beside vectors."""
+    return bool(manifest["config"]["network"].get("use_leaves", False))
+
+
+def run_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what evaluation.json says of a run: see `graphmert.evaluate.forecasts`."""
+    is_bare = "use_leaves" in manifest["config"]["network"] and not has_leaves(manifest)
+    return {
+        "system": manifest["model"] + (BARE if is_bare else ""),
+        "trained": True,
+        "n_parameters": manifest["n_parameters"],
+        "size": manifest["data"]["size"],
+        "seed": manifest["seed"],
+        "config_hash": settings_hash(manifest),
+        "train_fingerprint": manifest["data"]["fingerprints"]["train"],
+    }
 
 
 def leaves_fingerprint(leaves: Leaves) -> str:
