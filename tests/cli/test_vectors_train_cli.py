@@ -139,6 +139,17 @@ def test_sweep_goes_to_the_asked_number(tmp_path: Path, dataset: Path) -> None:
     assert found["best"]["val_cosine"] is not None
 
 
+def test_a_sweep_without_a_score_has_code_1(tmp_path: Path, dataset: Path) -> None:
+    """The default space asks for 10 to 30 million parameters; no small network has them."""
+    pytest.importorskip("optuna")
+    words = ["--data", dataset, "--trials", 2, "--out", tmp_path / "s"]
+    code, found = give("vectors", "sweep", "amn", *words, "--set", "network.dim=16")
+    assert (code, found["best"], found["n_trials"]) == (1, None, 2)
+    code, found = give("vectors", "sweep", "lvm-leaves", *words, "--set", "network.dim=16")
+    assert code == 2
+    assert "cannot be swept" in found["error"]["what"]
+
+
 def test_convert_lvm(tmp_path: Path) -> None:
     lstm, out = torch.nn.LSTM(8, 6, 2), torch.nn.Linear(6, 8)
     state = {f"lstm.{name}": tensor for name, tensor in lstm.state_dict().items()}

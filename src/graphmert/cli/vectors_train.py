@@ -168,6 +168,10 @@ def sweep(
             )
         shown = {key: found[key] for key in ("model", "n_trials", "best")}
         print_result(found if as_json else shown | {"path": str(out / "sweep.json")}, as_json)
+        if found["best"] is None:
+            reasons = sorted({str(one.get("reason")) for one in found["trials"]})
+            say(f"no trial has a score: {'; '.join(reasons[:3])}; change --space")
+            raise typer.Exit(1)
 
 
 def score_leaves(

@@ -8,7 +8,8 @@ OUT holds::
 
 A trial is scored by the best validation cosine. The draws of trial n depend on the seed, n and the
 values of the trials before it, so a resumed sweep asks for the same settings as one that ran
-through. Settings whose network falls outside the range of sizes are recorded as pruned.
+through. Settings whose network falls outside the range of sizes are recorded as pruned, and so are
+those that diverge or collapse; any other error ends the sweep.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from pydantic import Field, model_validator
 
 from graphmert.config import Settings, build, config_hash
 from graphmert.domains.vectors.data import VectorData
-from graphmert.domains.vectors.training import VectorTraining, default_training, train_vectors
+from graphmert.domains.vectors.training import (
+    WITH_LEAVES,
+    VectorTraining,
+    default_training,
+    train_vectors,
+)
+from graphmert.domains.vectors.watch import CollapseError
 from graphmert.errors import CapabilityError, ConfigError, DataError
 from graphmert.forecast import LeafSettings, count_parameters
 from graphmert.progress import Progress, Silent
@@ -31,6 +38,10 @@ if TYPE_CHECKING:
     import optuna
 
 SWEEP_FORMAT = "graphmert-vector-sweep-1"
+_MARK = "format"
+"""The fact that is written last, when all others are in the journal."""
+_DIVERGED = "training diverged"
+"""How `graphmert.train` begins to say that a loss is not finite."""
 
 
 class SweepSpace(Settings):
@@ -89,9 +100,17 @@ def run_sweep(
 
     Raises:
         CapabilityError: Optuna is not installed.
-        ConfigError: the folder holds a sweep of another space, data or model.
+        ConfigError: the folder holds a sweep of another space, data or model, or the model has
+            leaves.
+        DataError: there is no window to train or validate on.
     """
     out, progress = Path(out), progress or Silent()
+    if model == WITH_LEAVES:
+        raise ConfigError(
+            "a model with leaves cannot be swept", got=model,
+            expected="a model of vectors alone", fix="Sweep lvm-768d, or train it by hand.",
+        )  # fmt: skip
+    _check_windows(data, size)
     n_vectors = len(data.vectors) if size is None else size
     plain = dict(base or default_training(model, n_vectors=n_vectors))
     facts = {
@@ -111,6 +130,16 @@ def run_sweep(
         _run_trial(study, data, plain, space, model=model, out=out, size=size, progress=progress)
         _record(out, study, facts)
     return _record(out, study, facts)
+
+
+def _check_windows(data: VectorData, size: int | None) -> None:
+    for part in ("train", "valid"):
+        if not len(data.windows(part, size=size)):
+            raise DataError(
+                "there is no window", where=f"{data.path}, {part}", got=f"size {size}",
+                expected=f"more than {data.info['length']} vectors of a document",
+                fix="Give a larger --size, or prepare longer documents.",
+            )  # fmt: skip
 
 
 def _optuna() -> Any:
@@ -134,15 +163,17 @@ def _open_study(out: Path, facts: Mapping[str, Any]) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
     )
+    old = study.user_attrs
+    if _MARK not in old:  # new, or cut off before its facts were written
+        for key in sorted(facts, key=lambda one: one == _MARK):
+            study.set_user_attr(key, facts[key])
+        return study
     for key, value in facts.items():
-        old = study.user_attrs.get(key)
-        if old is None and value is not None:
-            study.set_user_attr(key, value)
-        elif old != _as_json(value):
+        if old.get(key) != _as_json(value):
             raise ConfigError(
                 "the folder holds another sweep",
                 where=f"{out}, {key}",
-                got=old,
+                got=old.get(key),
                 expected=value,
                 fix="Sweep into a new folder.",
             )
@@ -204,7 +235,10 @@ def _run_trial(
         run = train_vectors(
             data, config, out=out / folder, size=size, name=model, progress=progress
         )
-    except DataError as error:  # diverged or collapsed: an answer, too
+    except DataError as error:
+        if not (isinstance(error, CollapseError) or error.what.startswith(_DIVERGED)):
+            raise
+        # an answer about these settings, too
         trial.set_user_attr("reason", error.what)
         study.tell(trial, state=states.PRUNED)
         return

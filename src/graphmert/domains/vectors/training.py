@@ -215,7 +215,7 @@ def train_vectors(
 
     Raises:
         ConfigError: the network does not fit the vectors, or the folder holds another run.
-        DataError: the loss is not finite, or the outputs collapsed to one vector.
+        DataError: the loss is not finite; a CollapseError: the outputs collapsed to one vector.
     """
     out, progress, name = Path(out), progress or Silent(), name or config.network.kind
     check_network(config.network, data)

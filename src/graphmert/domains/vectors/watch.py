@@ -30,6 +30,10 @@ class EpochClock:
             self._started = None
 
 
+class CollapseError(DataError):
+    """The outputs of a network collapsed to one vector: an answer about its settings."""
+
+
 class CollapseAlarm:
     """Measure how far the outputs differ between inputs, and stop when they do not.
 
@@ -55,14 +59,14 @@ class CollapseAlarm:
         """Return {"output_variance_ratio"}.
 
         Raises:
-            DataError: the ratio is below the least one, or not a number.
+            CollapseError: the ratio is below the least one, or not a number.
         """
         device = next(model.parameters()).device
         with torch.no_grad():
             outputs = [model(part.to(device)).float().cpu() for part in self._contexts.split(128)]
         found = _variance(torch.cat(outputs)) / max(self._target_variance, 1e-12)
         if not found >= self._ratio and step > self._after_step:
-            raise DataError(
+            raise CollapseError(
                 "the outputs collapsed to one vector",
                 where=f"update {step}",
                 got=f"variance of outputs / variance of targets = {found:.2e}",

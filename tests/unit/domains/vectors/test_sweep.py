@@ -12,7 +12,8 @@ import toy_vectors
 from graphmert.domains.vectors import sweep as module
 from graphmert.domains.vectors.data import VectorData
 from graphmert.domains.vectors.sweep import SweepSpace, run_sweep
-from graphmert.errors import ConfigError
+from graphmert.domains.vectors.watch import CollapseError
+from graphmert.errors import ConfigError, DataError
 
 pytest.importorskip("optuna")
 SPACE = SweepSpace(
@@ -81,6 +82,47 @@ def test_another_sweep_is_refused(tmp_path: Path, data: VectorData) -> None:
         sweep(data, tmp_path, 2, space=other)
     with pytest.raises(ConfigError, match=r"another sweep.*seed"):
         sweep(data, tmp_path, 2, seed=2)
+
+
+def test_a_sweep_of_another_size_leaves_no_trace(tmp_path: Path, data: VectorData) -> None:
+    """None is a size too: the mistaken command must not be written into the sweep."""
+    first = sweep(data, tmp_path, 1)
+    with pytest.raises(ConfigError, match=r"another sweep.*size"):
+        sweep(data, tmp_path, 2, size=40)
+    assert sweep(data, tmp_path, 1) == first
+
+
+def test_what_cannot_be_swept(tmp_path: Path, data: VectorData) -> None:
+    with pytest.raises(ConfigError, match="with leaves cannot be swept"):
+        run_sweep(data, "lvm-leaves", out=tmp_path / "a", space=SPACE, n_trials=1)
+    with pytest.raises(DataError, match="there is no window"):
+        sweep(data, tmp_path / "b", 1, size=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_divergence_and_collapse_are_answers(
+    tmp_path: Path, data: VectorData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad_data(*values: Any, **options: Any) -> Any:
+        raise DataError("a vector is not finite")
+
+    def collapsed(*values: Any, **options: Any) -> Any:
+        raise CollapseError("the outputs collapsed to one vector")
+
+    easy = SPACE.model_copy(update={"width": (4,), "n_layers": (1,)})
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train_vectors", bad_data)
+        with pytest.raises(DataError, match="not finite"):
+            sweep(data, tmp_path / "a", 1, space=easy)
+    assert sweep(data, tmp_path / "a", 1, space=easy)["trials"][0]["state"] == "complete"
+    monkeypatch.setattr(module, "train_vectors", collapsed)
+    (trial,) = sweep(data, tmp_path / "b", 1, space=easy)["trials"]
+    assert (trial["state"], trial["reason"]) == ("pruned", "the outputs collapsed to one vector")
+    monkeypatch.undo()
+    wild = easy.model_copy(update={"learning_rate": (1e30, 1e31)})
+    (trial,) = sweep(data, tmp_path / "c", 1, space=wild)["trials"]
+    assert trial["state"] == "pruned"
+    assert "diverged" in trial["reason"]
 
 
 def test_the_default_space_holds_networks_of_ten_to_thirty_million() -> None:
