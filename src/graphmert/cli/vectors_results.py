@@ -130,7 +130,10 @@ def predict(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="How many vectors to predict.")] = 1,
     nearest: Annotated[int, typer.Option(min=1, help="Texts for each vector.")] = 5,
-    length: Annotated[int, typer.Option(min=1, help="Vectors of the context.")] = 5,
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Vectors of the context; only for a run that does not tell."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predicted vectors to this npy file.")
     ] = None,

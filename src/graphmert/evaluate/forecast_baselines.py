@@ -80,6 +80,19 @@ class ForecastBaseline:
     facts: dict[str, float]
 
     @property
+    def dim(self) -> int:
+        """Channels of the vectors."""
+        return self.offset.size
+
+    @property
+    def length(self) -> int:
+        """Vectors of a context."""
+        if self.matrix is not None:
+            return self.matrix.shape[1] // self.dim
+        assert self.weights is not None
+        return self.weights.size
+
+    @property
     def n_parameters(self) -> int:
         """Numbers that were fitted to data."""
         if self.matrix is not None:

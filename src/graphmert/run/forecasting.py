@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from graphmert import shards
 from graphmert.domains.vectors.data import (
-    CONTEXT_LENGTH,
     Part,
     VectorData,
     VectorTable,
@@ -35,6 +34,8 @@ class OpenedPredictor:
     Attributes:
         facts: what evaluation.json says of it.
         fingerprints: of the parts it was fitted with, where known.
+        inputs: dim and length of contexts and model_sha256 of what embedded them, each None where
+            it is not known.
         with_rows: whether it takes the rows of contexts too, to hang leaves on them.
     """
 
@@ -43,10 +44,12 @@ class OpenedPredictor:
         predictor: Predictor,
         facts: dict[str, Any],
         fingerprints: dict[str, str],
+        inputs: dict[str, Any],
         *,
         with_rows: bool = False,
     ) -> None:
         self._predictor = predictor
+        self.inputs = inputs
         self.facts = facts
         self.fingerprints = fingerprints
         self.with_rows = with_rows
@@ -98,7 +101,8 @@ def open_predictor(
         baseline = ForecastBaseline.load(path)
         manifest = read_record(path / "manifest.json")
         facts = baseline_facts(manifest)
-        return OpenedPredictor(baseline, facts, manifest["data"]["fingerprints"])
+        inputs = _inputs(manifest) | {"dim": baseline.dim, "length": baseline.length}
+        return OpenedPredictor(baseline, facts, manifest["data"]["fingerprints"], inputs)
     if (path / "manifest.json").is_file() and (path / "model").is_dir():
         return _open_run(path, data, links)
     raise FormatError(
@@ -122,14 +126,21 @@ def _open_run(path: Path, data: VectorData | None, links: Path | str | None) -> 
     prints = dict(run.manifest["data"]["fingerprints"])
     if isinstance(model, LeafForecaster) and model.settings.use_leaves:
         predict = _with_leaves(path, model, device, data, links, prints.get("links"))
-        return OpenedPredictor(predict, facts, prints, with_rows=True)
+        return OpenedPredictor(predict, facts, prints, _inputs(run.manifest), with_rows=True)
 
     def plain(contexts: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             raw = model(torch.from_numpy(contexts).to(device))
         return raw.float().cpu().numpy()
 
-    return OpenedPredictor(plain, facts, prints)
+    return OpenedPredictor(plain, facts, prints, _inputs(run.manifest))
+
+
+def _inputs(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what contexts a run or baseline takes; networks of a fixed length know it, too."""
+    network = manifest.get("config", {}).get("network", {})
+    found = {name: manifest["data"].get(name) for name in ("dim", "length", "model_sha256")}
+    return found | {"length": found["length"] or network.get("length")}
 
 
 def _with_leaves(
@@ -368,6 +379,7 @@ def run_baselines(
             "path": str(data.path),
             "size": n_train_vectors(data) if size is None else size,
             "vectors_sha256": data.info["vectors"]["sha256"],
+            "model_sha256": data.table().manifest.get("model_sha256"),
             "fingerprints": {part: data.fingerprint(part, size) for part in parts},
         },
         "n_windows": {"train": len(train), "valid": len(valid)},
@@ -403,7 +415,7 @@ def predict_texts(
     embedder: str | None = None,
     n_steps: int = 1,
     n_nearest: int = 5,
-    length: int = CONTEXT_LENGTH,
+    length: int | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Predict what follows a context, and the texts nearest to each prediction.
@@ -416,26 +428,31 @@ def predict_texts(
         embedder: the model that VECTORS was embedded with.
         n_steps: vectors to predict, each from what is known or predicted before it.
         n_nearest: texts for each; those of the context are not offered.
-        length: vectors of the context.
+        length: vectors of the context, where the model does not know it.
         out: npy file for the predicted vectors.
 
     Raises:
-        ConfigError: neither or both of row and texts, too few texts, or a row near the end of a
-            document.
-        ProvenanceError: the embedder is not the model of VECTORS.
+        ConfigError: neither or both of row and texts, too few texts, a row near the end of a
+            document, another length than that of the model, or a model with leaves.
+        DataError: VECTORS has another dimension than those the model was trained on.
+        ProvenanceError: the embedder is not the model of VECTORS, or VECTORS was embedded with
+            another model than the vectors of the run.
     """
     table = open_vectors(vectors)
     if (row is None) == (not texts):
         raise ConfigError(
             "the context must come from one place", where="--row or --text", expected="one of them"
         )
+    _refuse_leaves(Path(model))
+    opened = open_predictor(model)
+    length = _check_inputs(opened.inputs, table, length, where=f"{model} and {vectors}")
     if row is not None:
         rows = list(range(row, row + length))
         context = _context_of_rows(table, rows)
     else:
         rows = []
         context = _context_of_texts(table, texts, embedder, length)
-    predicted = roll_out(open_predictor(model), context, n_steps=n_steps)
+    predicted = roll_out(opened, context, n_steps=n_steps)
     if out is not None:
         with shards.atomic_path(out) as temporary, temporary.open("wb") as stream:
             np.save(stream, predicted, allow_pickle=False)
@@ -448,6 +465,50 @@ def predict_texts(
             for step, found in enumerate(decoded, start=1)
         ],
     }
+
+
+def _refuse_leaves(path: Path) -> None:
+    from graphmert.domains.vectors.runs import has_leaves
+
+    manifest = read_record(path / "manifest.json") if (path / "manifest.json").is_file() else {}
+    if "config" in manifest and has_leaves(manifest):
+        raise ConfigError(
+            "a model with leaves cannot predict from texts or rows alone",
+            where=str(path),
+            expected="a model that reads vectors only",
+            fix="Train one, such as lvm-768d; `vectors evaluate --links` scores this one.",
+        )
+
+
+def _check_inputs(
+    inputs: Mapping[str, Any], table: VectorTable, length: int | None, *, where: str
+) -> int:
+    """Refuse vectors that the model was not made for; return the length of its contexts."""
+    if inputs["dim"] != table.dim:
+        raise DataError(
+            "the vectors have another dimension than those of the model",
+            where=where, got=table.dim, expected=inputs["dim"],
+            fix="Give the VECTORS it was trained on, or vectors of the same model.",
+        )  # fmt: skip
+    embedded = table.manifest.get("model_sha256")
+    if None not in (embedded, inputs["model_sha256"]) and embedded != inputs["model_sha256"]:
+        raise ProvenanceError(
+            "the vectors were embedded with another model than those of the run",
+            where=where, got=f"sha256 {embedded}", expected=inputs["model_sha256"],
+            fix="Embed the documents with that model.",
+        )  # fmt: skip
+    known = inputs["length"]
+    if known is None and length is None:
+        raise ConfigError(
+            "it is not known how long the contexts of the model are", where=where,
+            fix="Give --length, as the data set had it.",
+        )  # fmt: skip
+    if None not in (known, length) and known != length:
+        raise ConfigError(
+            "the model takes contexts of another length",
+            where="--length", got=length, expected=known, fix="Leave --length out.",
+        )  # fmt: skip
+    return int(known or length or 0)
 
 
 def _context_of_rows(table: VectorTable, rows: list[int]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import torch
 
 import toy_leaves
 import toy_vectors
-from graphmert.domains.vectors import VectorData
+from graphmert.domains.vectors import VectorData, write_vectors
 from graphmert.domains.vectors.links import Leaves
 from graphmert.domains.vectors.prepare import PrepareSettings, prepare
 from graphmert.domains.vectors.runs import load_model
@@ -27,6 +27,7 @@ from graphmert.run.forecasting import (
     run_baselines,
     score_leaves,
 )
+from graphmert.shards import atomic_write_json
 from tiny_vectors import write_documents
 
 DIM = toy_vectors.DIM
@@ -175,6 +176,9 @@ def test_leaves_are_scored_on_the_documents_and_links_of_the_runs(
     with pytest.raises(DataError, match="part of the data set is not that of the run"):
         score_leaves(run, split, links)
     assert not (run / "leaves.json").exists()
+    with pytest.raises(ConfigError, match="cannot predict from texts"):
+        predict_texts(run, place / "v", row=2)
+    assert len(predict_texts(tmp_path / "bare", place / "v", row=2)["steps"]) == 1
     assert open_predictor(run, data=data, links=links).facts["system"] == "lvm-leaves"
     bare = open_predictor(tmp_path / "bare").facts
     assert bare["system"] == "lvm-leaves without leaves"
@@ -182,6 +186,39 @@ def test_leaves_are_scored_on_the_documents_and_links_of_the_runs(
     found = score_leaves(run, data, links, without=tmp_path / "bare")
     assert found == json.loads((run / "leaves.json").read_text())
     assert found["next_vector"]["gain_over_trained_without"]
+
+
+@pytest.mark.parametrize("model", ["b/ridge", "b/copy-last", "small"])
+def test_predictions_need_vectors_of_the_model(place: Path, tmp_path: Path, model: str) -> None:
+    for length in (4, 7):
+        with pytest.raises(ConfigError, match=f"another length.*got {length}, expected 5"):
+            predict_texts(place / model, place / "v", row=2, length=length)
+    assert len(predict_texts(place / model, place / "v", row=2)["context"]) == 5
+    wide = write_documents(tmp_path / "wide", [12] * 3, dim=DIM + 1)
+    with pytest.raises(DataError, match="another dimension"):
+        predict_texts(place / model, wide.path, row=2)
+    manifest = json.loads((place / "v" / "manifest.json").read_text())
+    other = write_vectors(
+        tmp_path / "other", loaded(place).vectors, loaded(place).table().rows(),
+        {**manifest, "model_sha256": "1" * 64},
+    )  # fmt: skip
+    with pytest.raises(ProvenanceError, match="another model than those of the run"):
+        predict_texts(place / model, other.path, row=2)
+
+
+def test_the_length_of_a_context_is_that_of_the_run(place: Path, tmp_path: Path) -> None:
+    vectors = loaded(place).table()
+    settings = PrepareSettings(length=8, valid_share=0.15, test_share=0.25)
+    data = prepare(vectors, tmp_path / "d", settings)
+    config = toy_vectors.small_training("amn", epochs=1.0)
+    train_vectors(data, config, out=tmp_path / "run", name="amn")
+    assert len(predict_texts(tmp_path / "run", place / "v", row=2)["context"]) == 8
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["data"]["length"]  # as older runs were written
+    atomic_write_json(tmp_path / "run" / "manifest.json", manifest)
+    with pytest.raises(ConfigError, match="not known how long"):
+        predict_texts(tmp_path / "run", place / "v", row=2)
+    assert len(predict_texts(tmp_path / "run", place / "v", row=2, length=8)["context"]) == 8
 
 
 def test_predicted_texts(place: Path) -> None:

@@ -161,6 +161,8 @@ def run_header(
             "size": size,
             "vectors_sha256": data.info["vectors"]["sha256"],
             "dim": data.dim,
+            "length": data.info["length"],
+            "model_sha256": data.table().manifest.get("model_sha256"),
             "fingerprints": prints,
         },
         "world_size": world_size(),
