@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import toy_vectors
-from graphmert.domains.vectors.benchmark import extrapolation_text, run_benchmark
+from graphmert.domains.vectors.benchmark import (
+    extrapolation_text,
+    large_hours,
+    run_benchmark,
+)
 from graphmert.domains.vectors.data import VectorData
 from graphmert.domains.vectors.training import (
     CollapseAlarm,
@@ -192,6 +196,12 @@ def test_an_update_has_the_windows_of_all_processes() -> None:
 
 # --- the benchmark --------------------------------------------------------------------------
 
+
+def test_many_validation_windows_do_not_shorten_the_large_training() -> None:
+    """3 epochs of 100 windows at 1 s, each validated in 10 s, whatever its windows are."""
+    assert large_hours(300.0, 300, 10.0) == pytest.approx(25 * (80_629 + 10) / 3600)
+
+
 SEED_KEYS = {
     "model_type", "dataset_size", "train_size", "val_size", "epochs", "batch_size", "world_size",
     "total_training_time", "avg_epoch_time", "parameters", "history",
@@ -209,8 +219,12 @@ def test_benchmark_results(tmp_path: Path, data: VectorData) -> None:
     assert found["total_training_time"] == pytest.approx(3 * found["avg_epoch_time"])
     assert (found["world_size"], found["global_batch"], found["batch_size"]) == (1, 8, 8)
     assert found["fingerprint"] == data.fingerprint("train", 96)
-    hours = found["avg_epoch_time"] * 25 * 80_629 / 63 / 3600
-    assert found["extrapolation"]["hours"] == pytest.approx(hours)
+    large = found["extrapolation"]
+    n_seen = 3 * (56 * large["train_s_per_window"] + large["validation_s"])
+    assert n_seen == pytest.approx(found["total_training_time"])
+    hours = 25 * (80_629 * large["train_s_per_window"] + large["validation_s"]) / 3600
+    assert large["hours"] == pytest.approx(hours)
+    assert large["validation_windows"] == 7
     assert f"{hours:.1f} hours" in extrapolation_text(found)
     with pytest.raises(ConfigError, match="not empty"):
         run_benchmark(data, config, out=tmp_path / "b", size=96, name="lvm-768d")
