@@ -17,7 +17,7 @@ from graphmert.domains.vectors.links import Leaves
 from graphmert.domains.vectors.prepare import PrepareSettings, prepare
 from graphmert.domains.vectors.runs import load_model
 from graphmert.domains.vectors.training import train_vectors
-from graphmert.errors import ConfigError, DataError, FormatError, ProvenanceError
+from graphmert.errors import CheckpointError, ConfigError, DataError, FormatError, ProvenanceError
 from graphmert.run.comparison import compare_runs
 from graphmert.run.forecasting import (
     evaluate_folder,
@@ -113,7 +113,12 @@ def test_a_run_on_an_extended_data_set(place: Path, tmp_path: Path) -> None:
         evaluate_folder(place / "whole", extended)
 
 
-def test_folders_that_are_no_model(place: Path) -> None:
+def test_folders_that_are_no_model(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder"):
+        load_model(tmp_path / "none")
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        load_model(tmp_path)
     with pytest.raises(FormatError, match="neither a run"):
         open_predictor(place / "v")
 

@@ -55,7 +55,9 @@ def import_npz(
     with _NpzArrays(path) as arrays:
         contexts, targets = arrays.find(CONTEXT_NAMES), arrays.find(TARGET_NAMES)
         n_windows, length, dim = _check_shapes(arrays, contexts, targets)
-        documents = arrays.whole("document_index") if "document_index" in arrays.names else None
+        documents = None
+        if "document_index" in arrays.names:
+            documents = arrays.numbers("document_index", n_windows)
         progress.begin("read windows", total=n_windows, unit="windows")
         with (
             shards.atomic_path(out / "imported.npy") as temporary,
@@ -158,7 +160,9 @@ class _NpzArrays:
             raise FormatError("file not found", where=self.where, fix="Check the path.") from error
         except (zipfile.BadZipFile, OSError) as error:
             raise FormatError("not an npz file", where=self.where, got=error) from error
-        self.names = [one.removesuffix(".npy") for one in self._zip.namelist()]
+        # np.savez names its members so; others, such as a README, are no arrays.
+        found = [one for one in self._zip.namelist() if one.endswith(".npy")]
+        self.names = [one.removesuffix(".npy") for one in found]
 
     def __enter__(self) -> _NpzArrays:
         return self
@@ -215,8 +219,17 @@ class _NpzArrays:
             )
         return shape
 
-    def whole(self, name: str) -> NDArray[Any]:
-        """Return a small array."""
+    def numbers(self, name: str, n: int) -> NDArray[Any]:
+        """Return an array of one number for each window."""
+        stream, shape, _ = self._open(name)
+        stream.close()
+        if shape != (n,):
+            raise FormatError(
+                "array of the npz does not fit the windows",
+                where=f"{self.where}: {name}",
+                got=shape,
+                expected=f"({n},), one for each window",
+            )
         return np.concatenate(list(self._pieces(name)))
 
     def chunks(self, name: str) -> Iterator[NDArray[np.float32]]:

@@ -31,7 +31,7 @@ from graphmert.config import Settings, config_hash
 from graphmert.domains.vectors.data import VectorData
 from graphmert.domains.vectors.links import Leaves
 from graphmert.domains.vectors.watch import EpochClock
-from graphmert.errors import ConfigError, DataError
+from graphmert.errors import CheckpointError, ConfigError, DataError
 from graphmert.forecast import Forecaster, LeafForecaster
 from graphmert.forecast.leaves import FORMAT as LEAF_FORMAT
 from graphmert.processes import world_size
@@ -96,9 +96,16 @@ def load_model(folder: Path | str) -> Forecaster | LeafForecaster:
     """Load the model of a run's folder `model` or `last`, with or without leaves.
 
     Raises:
-        CheckpointError: the folder is damaged or holds another kind of model.
+        CheckpointError: the folder is missing, damaged or holds another kind of model.
     """
-    text = (Path(folder) / "config.json").read_text(encoding="utf-8")
+    try:
+        text = (Path(folder) / "config.json").read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(
+            "this is no model folder", where=str(folder), expected="config.json"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError("a file of the model is not JSON", where=str(folder)) from error
     is_leafy = f'"{LEAF_FORMAT}"' in text
     return LeafForecaster.load(folder) if is_leafy else Forecaster.load(folder)
 

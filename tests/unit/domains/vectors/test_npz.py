@@ -156,6 +156,29 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
         import_npz(tmp_path / "x.npz", tmp_path / "v")
 
 
+@pytest.mark.parametrize("shape", [(5,), (15,), (7, 2), (0,), ()])
+def test_a_document_index_that_does_not_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    contexts, targets = windows_of(walk(12, 6))
+    index = np.zeros(shape, np.int32)
+    np.savez(tmp_path / "x.npz", contexts=contexts, targets=targets, document_index=index)
+    with pytest.raises(FormatError, match="does not fit the windows"):
+        import_npz(tmp_path / "x.npz", tmp_path / "v")
+
+
+def test_members_that_are_no_arrays(tmp_path: Path) -> None:
+    contexts, targets = windows_of(walk(12, 6))
+    np.savez(tmp_path / "x.npz", contexts=contexts, targets=targets)
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr("document_index", b"0")
+        archive.writestr("README", b"windows")
+    assert import_npz(tmp_path / "x.npz", tmp_path / "v").n_vectors == 12
+    with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
+        archive.writestr("contexts", b"0")
+        archive.writestr("targets", b"0")
+    with pytest.raises(FormatError, match="lacks an array"):
+        import_npz(tmp_path / "y.npz", tmp_path / "w")
+
+
 def test_an_array_that_ends_early(tmp_path: Path) -> None:
     contexts, targets = windows_of(walk(10, 6))
     np.savez(tmp_path / "whole.npz", contexts=contexts, targets=targets)
