@@ -191,7 +191,7 @@ def _growth_section(comparison: Mapping[str, Any]) -> Section:
         note = ""
         if average["n_systems"]:
             note = (
-                f"Average over {average['n_systems']} trained systems: {average['change']:+.4f}, "
+                f"Average over {average['n_systems']} ranked trained systems: {average['change']:+.4f}, "
                 f"{average['percent']:+.2f} %."
             )
         blocks.append(Paragraph(f"From {step['from']:,} to {step['to']:,} training vectors:"))
