@@ -79,7 +79,7 @@ class Asker:
     """What turns queries into leaf groups: the mask token, the relations' words, limits.
 
     A chain with many groups is given several rows: attention costs the square of a row, and
-    groups do not see one another.
+    groups do not see one another. `added` are relations that came after training.
     """
 
     mask_id: int
@@ -89,6 +89,7 @@ class Asker:
     max_nodes_per_forward: int = 16_384
     max_leaves_per_row: int = 192
     max_scores_per_forward: int = 1 << 27
+    added: frozenset[int] = frozenset()
 
     def group(self, query: Query, *, relation: int | None = None, n_slots: int) -> LeafTriple:
         """A wholly masked leaf group at the query's head."""
@@ -100,6 +101,23 @@ class Asker:
             head_entity=query.head_entity,
             head_type=query.head_type,
         )
+
+    def relation_log_p(self, logits_TE: Tensor) -> np.ndarray:
+        """log p(relation), float32 (T, E): softmax over the relations of training.
+
+        A relation that came later is measured on the same scale and changes nothing among them:
+        log p(a) = z_a - log(exp(z_a) + sum over those of training).
+        """
+        logits_TE = logits_TE.float()
+        if not self.added:
+            return logits_TE.log_softmax(-1).cpu().numpy()
+        later = torch.tensor(sorted(self.added), device=logits_TE.device)
+        known_TE = logits_TE.index_fill(1, later, -torch.inf)
+        log_z_T1 = known_TE.logsumexp(-1, keepdim=True)
+        log_p_TE = logits_TE - log_z_T1
+        own_TA = logits_TE[:, later]
+        log_p_TE[:, later] = own_TA - torch.logaddexp(log_z_T1, own_TA)
+        return log_p_TE.cpu().numpy()
 
     def split(self, groups: Sequence[LeafTriple]) -> list[slice]:
         """Runs of groups that make a row each, by their leaves (relation words included)."""
@@ -265,7 +283,7 @@ def _answer(
         token_QE=None
         if tokens is None
         else _token_scores(model, states_BND, batch, places, index, tokens),
-        relation_Q=_relation_scores(model, states_BND, batch, places, index, queries),
+        relation_Q=_relation_scores(model, states_BND, batch, places, index, queries, asker),
     )
 
 
@@ -299,12 +317,13 @@ def _relation_scores(
     places: Mapping[tuple[str, int, int], int],
     index_Q: np.ndarray,
     queries: Sequence[Query],
+    asker: Asker,
 ) -> np.ndarray | None:
     """log p(relation | head, text) of each query, from the group whose relation is hidden."""
     asked = {tag[1]: place for tag, place in places.items() if tag[0] == "relation"}
     if not asked:
         return None
-    log_p_TE = model.relation_logits(states_BND, batch).float().log_softmax(-1).cpu().numpy()
+    log_p_TE = asker.relation_log_p(model.relation_logits(states_BND, batch))
     by_head = {_head(queries[i]): log_p_TE[place] for i, place in asked.items()}
     picked = [by_head[_head(queries[int(i)])][queries[int(i)].relation] for i in index_Q]
     return np.array(picked, dtype=np.float32)
@@ -351,7 +370,7 @@ def score_relations(
             [row for row, _, _ in part], relation_names=asker.relation_names, pad_id=asker.pad_id
         )
         batch = replace(batch, ordinal_T=torch.zeros_like(batch.ordinal_T)).to(model.device)
-        log_p_TE = model.relation_logits(model(batch), batch).float().log_softmax(-1).cpu().numpy()
+        log_p_TE = asker.relation_log_p(model.relation_logits(model(batch), batch))
         first = 0
         for chain, own, indices in part:
             scores[indices] = log_p_TE[first + own : first + own + len(indices)]

@@ -117,6 +117,8 @@ def _typedef(relation: Relation) -> list[str]:
         ("is_anti_symmetric", relation.antisymmetric),
     )
     lines = [f"\n[Typedef]\nid: {_obo_id(relation.name)}\nname: {_obo(relation.label)}\n"]
+    if relation.description:
+        lines.append(f'def: "{_obo(relation.description)}" []\n')
     lines += [f"{tag}: true\n" for tag, holds in flags if holds]
     lines += [f"is_a: {_obo_id(one)}\n" for one in relation.sub_relation_of]
     if relation.inverse is not None:

@@ -167,6 +167,8 @@ def _blocks(
         known = tables.schema.relations.get(relation)
         label = relation.replace("_", " ") if known is None else known.label
         pairs: Pairs = [(kind, Iri("Property", "rdf")), (Iri("label", "rdfs"), Value(label))]
+        if known is not None and known.description:
+            pairs.append((Iri("comment", "rdfs"), Value(known.description)))
         yield names.of("relation", relation), [*pairs, (Iri("shorthand", "oio"), Value(relation))]
     for row in rows_of(tables.entities):
         pairs = [

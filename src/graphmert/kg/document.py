@@ -17,7 +17,7 @@ DEFAULT_TYPE = "entity"
 
 @dataclass(frozen=True)
 class Typedef:
-    """What a source declares of a relation."""
+    """What a source declares of a relation; `description` is what it means, or ""."""
 
     relation: str
     label: str
@@ -26,6 +26,7 @@ class Typedef:
     transitive: bool = False
     symmetric: bool = False
     antisymmetric: bool = False
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,6 @@ def _term(stanza: _Stanza, term_id: str, default_namespace: str, path: Path) -> 
     for value, line in stanza.every("relationship"):
         relation, target = _ids(value, 2, path, line)
         links.append((relation, target))
-    definition = ""
-    for value, line in stanza.every("def"):
-        definition = _quoted(value, path, line)[0]
     namespace = stanza.first("namespace")
     return _Term(
         entity=Entity(
@@ -216,7 +213,7 @@ def _term(stanza: _Stanza, term_id: str, default_namespace: str, path: Path) -> 
             (_plain(namespace) if namespace else default_namespace) or DEFAULT_TYPE,
             tuple(kept),
         ),
-        definition=definition,
+        definition=_definition(stanza, path),
         links=tuple(links),
         alt_ids=tuple(_ids(value, 1, path, line)[0] for value, line in stanza.every("alt_id")),
         n_other_synonyms=n_other,
@@ -236,8 +233,15 @@ def _typedef(stanza: _Stanza, path: Path) -> Typedef:
         label=_plain(stanza.first("name") or relation).replace("_", " "),
         sub_relation_of=tuple(parents),
         inverse=inverse[0] if inverse else None,
+        description=_definition(stanza, path),
         **flags,
     )
+
+
+def _definition(stanza: _Stanza, path: Path) -> str:
+    """Return the text of the last `def:`, or ""."""
+    texts = [_quoted(value, path, line)[0] for value, line in stanza.every("def")]
+    return texts[-1] if texts else ""
 
 
 def _required_id(stanza: _Stanza, path: Path) -> str:

@@ -28,6 +28,7 @@ _LABELS = (f"{_RDFS}label", f"{_SKOS}prefLabel")
 _EXACT = (f"{_OIO}hasExactSynonym", f"{_SKOS}altLabel")
 _INEXACT = tuple(f"{_OIO}has{kind}Synonym" for kind in ("Broad", "Narrow", "Related"))
 _DEFINITIONS = (f"{_OBO}IAO_0000115", f"{_SKOS}definition")
+_DESCRIPTIONS = (*_DEFINITIONS, f"{_RDFS}comment")
 _SKOS_RELATIONS = tuple(f"{_SKOS}{name}" for name in ("broader", "narrower", "related"))
 _PROPERTIES = {
     f"{space}{name}"
@@ -259,6 +260,7 @@ class _Reading:
                     sorted(self.relation_of[up] for up in parents if up in self.relation_of)
                 ),
                 inverse=min(inverses, default=None),
+                description=self._text(one, _DESCRIPTIONS),
                 **flags,
             )
         return dict(sorted(found.items()))

@@ -41,6 +41,7 @@ class Relation:
         symmetric, antisymmetric, transitive, acyclic: the usual properties.
         cardinality: the most tails one head may have, or None.
         aliases: other names that importers accept for it.
+        description: what it means, in a sentence, or "".
     """
 
     name: str
@@ -55,10 +56,16 @@ class Relation:
     acyclic: bool = False
     cardinality: int | None = None
     aliases: tuple[str, ...] = ()
+    description: str = ""
 
     def __post_init__(self) -> None:
         if not self.label:
             object.__setattr__(self, "label", self.name.replace("_", " "))
+
+    @property
+    def words(self) -> str:
+        """The label, with the description behind a colon where there is one."""
+        return f"{self.label}: {self.description}" if self.description else self.label
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Violation:
 def infer_schema(kg: KG, *, typedefs: Mapping[str, Typedef] | None = None) -> Schema:
     """Infer a schema from a graph: types seen, and for each relation its domain and range.
 
-    `is_a` is taken as transitive, antisymmetric and acyclic. Everything else (label,
+    `is_a` is taken as transitive, antisymmetric and acyclic. Everything else (label, description,
     transitive, symmetric, inverse, sub-relation) comes from `typedefs`, as far as the relations
     it names occur in the graph.
 
@@ -136,6 +143,7 @@ def infer_schema(kg: KG, *, typedefs: Mapping[str, Typedef] | None = None) -> Sc
             antisymmetric=typedef.antisymmetric or is_a,
             transitive=typedef.transitive or is_a,
             acyclic=is_a,
+            description=typedef.description,
         )
     return Schema(kg.types, _pair_inverses(relations))
 
@@ -327,6 +335,7 @@ _HEADER = """\
 #   cardinality      the most tails one head may have; leave out for no limit
 #   aliases          other names that importers accept for it
 """
+_DESCRIPTION = "#   description      what it means, in a sentence\n"
 _TEXTS = ("domain", "range", "sub_relation_of", "aliases")
 _FLAGS = ("symmetric", "antisymmetric", "transitive", "acyclic")
 
@@ -338,10 +347,14 @@ def write_schema(path: Path | str, schema: Schema) -> None:
 
 def schema_to_toml(schema: Schema) -> str:
     """Return a schema as commented TOML."""
-    lines = [_HEADER, f"types = {_texts(schema.types)}"]
+    # Schemas without descriptions keep the bytes that they had before there were any.
+    described = any(relation.description for relation in schema.relations.values())
+    lines = [_HEADER + _DESCRIPTION * described, f"types = {_texts(schema.types)}"]
     for name in schema.relation_names:
         relation = schema.relations[name]
         lines += ["", f"[relations.{_text(name)}]", f"label = {_text(relation.label)}"]
+        if relation.description:
+            lines.append(f"description = {_text(relation.description)}")
         lines += [f"domain = {_texts(relation.domain)}", f"range = {_texts(relation.range)}"]
         if relation.inverse is not None:
             lines.append(f"inverse = {_text(relation.inverse)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,13 @@ class Scorer:
         token_scores: bool,
         precision: str,
         entity_vectors: torch.Tensor | None = None,
+        added: Collection[int] = (),
     ) -> Scorer:
         """Encode every entity name, and group names by length for MNM-leaf.
 
         Args:
             entity_vectors: those of the names, where they are known already.
+            added: relations that came after training.
         """
         if model.entity_head is None:
             raise _without_entities()
@@ -63,6 +65,7 @@ class Scorer:
             pad_id=prepared.tokenizer.pad_id,
             relation_names=relation_names(prepared, model.config),
             query_slots=query_slots,
+            added=frozenset(added),
         )
         vectors = entity_vectors
         if vectors is None:

@@ -128,9 +128,11 @@ class Asker:
 
     def _queries(self, scorer: Scorer) -> tuple[list[Query], list[HeadSpan], list[Ledger]]:
         prepared, relations = scorer.prepared, self.rule.corpus.relations
+        own = self.rule.corpus.asked_from
+        chooses = any(one is not None for one in (relations.threshold, *own.values()))
         places, place_ledger = choose_places(prepared, per_head=0)
         log_p_PE = None
-        if places and (relations.threshold is not None or self.settings.corpus.max_relations):
+        if places and (chooses or self.settings.corpus.max_relations):
             log_p_PE = relation_log_p(scorer, places)
         queries, spans, ledger = choose_queries(
             prepared,
@@ -138,6 +140,7 @@ class Asker:
             log_p_PE,
             relations,
             max_relations=self.settings.corpus.max_relations,
+            own=own,
         )
         return queries, spans, [place_ledger, ledger]
 
@@ -179,7 +182,8 @@ class _Document:
     def judge(self, found: Sequence[tuple[Key, Offer]]) -> tuple[list[Proposal], pa.Table, Ledger]:
         """Return what nothing speaks against, the rows of the rest, and the ledger."""
         corpus = self.asker.rule.corpus
-        scores = [corpus.probability(offer) for _, offer in found]
+        relations = self.prepared.relations
+        scores = [corpus.probability(offer, relations[key[1]]) for key, offer in found]
         reasons = [
             self._objection(key, score) for (key, _), score in zip(found, scores, strict=True)
         ]
@@ -214,7 +218,7 @@ class _Document:
         is_phrase = key[2] >= self.columns.n_entities
         if is_phrase and corpus.phrases is None:
             return UNTRUSTED
-        if score < (corpus.phrase_threshold if is_phrase else corpus.threshold):
+        if score < corpus.least(self.prepared.relations[key[1]], novel=is_phrase):
             return "below threshold"
         if is_phrase:
             return None

@@ -20,10 +20,11 @@ from graphmert.extract import Query
 from graphmert.kg import Closure, Triple
 from graphmert.progress import Progress
 from graphmert.run.answers import Scorer
+from graphmert.run.corpus_rule import CorpusRule
 from graphmert.run.evidence import TextEvidence, nearest_span
 from graphmert.run.extraction import Rule, n_of_part
 from graphmert.run.gate import SchemaGate
-from graphmert.run.gathering import PHRASE, Columns, Gathered, Key, Offer, gather
+from graphmert.run.gathering import Columns, Gathered, Key, Offer, gather
 from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.novel import NovelTypes, Phrases, Stand, find_phrases, stand_ins
 from graphmert.run.places import (
@@ -41,42 +42,6 @@ from graphmert.store import make_table
 
 BETAS = tuple(round(0.05 * step, 2) for step in range(20))
 UNTRUSTED = "no calibration for tails beyond the seed"
-
-
-@dataclass(frozen=True)
-class CorpusRule:
-    """What validation heads chose for the corpus.
-
-    Attributes:
-        relations: which relations are asked about.
-        calibrator: of known entities as tails.
-        threshold: least probability.
-        phrases: calibrator of phrases where they stand, fitted on known entities scored as phrases
-            are; None where too few of these were correct.
-        phrase_threshold: least probability of a novel tail, never below `threshold`.
-    """
-
-    relations: RelationRule
-    calibrator: Calibrator
-    threshold: float
-    phrases: Calibrator | None
-    phrase_threshold: float
-
-    def probability(self, offer: Offer) -> float:
-        """Return the calibrated score of one place's proposal; 0 where there is no calibration."""
-        calibrator = self.phrases if offer.kind == PHRASE else self.calibrator
-        return 0.0 if calibrator is None else float(calibrator.predict([offer.raw])[0])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "relations": self.relations.to_dict(),
-            "calibrator": self.calibrator.to_dict(),
-            "threshold": self.threshold,
-            "novel_tails": None
-            if self.phrases is None
-            else {"calibrator": self.phrases.to_dict(), "threshold": self.phrase_threshold},
-        }
 
 
 @dataclass(frozen=True)
@@ -322,22 +287,19 @@ class _Job:
         if raw:
             calibration = self._measure(chosen.calibrator, chosen.threshold, raw, correct, "test")
         graph = _Graph(self, chosen, rule.method)
+        names = self.prepared.relations
         scored = {
-            key: [(chosen.probability(offer), offer) for offer in offers]
+            key: [(chosen.probability(offer, names[key[1]]), offer) for offer in offers]
             for key, offers in self.found.triples.items()
         }
-        alive = {
-            key: [offer for _, offer in own]
-            for key, own in scored.items()
-            if max(p for p, _ in own) >= chosen.threshold
+        strong = {
+            key: [offer for p, offer in own if p >= graph.least(key)] for key, own in scored.items()
         }
-        similar = self._similar(alive)
+        similar = self._similar({key: offers for key, offers in strong.items() if offers})
         entries = []
         for key, own in scored.items():
-            kept = own
-            if key in similar:
-                left = {id(offer) for offer in similar[key]}
-                kept = [(p, offer) for p, offer in own if id(offer) in left]
+            left = {id(offer) for offer in similar.get(key, ())}
+            kept = [(p, offer) for p, offer in own if id(offer) in left]
             best = max(((p, offer.raw) for p, offer in kept or own))
             entries.append((-best[0], -best[1], key, kept, own))
         for score, _, key, kept, own in sorted(entries, key=lambda one: one[:3]):
@@ -407,6 +369,11 @@ class _Graph:
         self.candidates = Ledger("extract: candidates")
         self.evidence = Ledger("extract: evidence")
 
+    def least(self, key: Key) -> float:
+        """Return the least probability with which a place speaks for a triple."""
+        novel = key[2] >= self.job.columns.n_entities
+        return self.chosen.least(self.job.prepared.relations[key[1]], novel=novel)
+
     def offer(
         self,
         key: Key,
@@ -419,7 +386,8 @@ class _Graph:
         Args:
             key: the triple.
             score: the best of `kept`, else of `own`.
-            kept: probability and offer of every place that is similar enough.
+            kept: probability and offer of every place that reaches the threshold and is similar
+                enough: the evidence, if the triple is accepted.
             own: the same of all places.
         """
         columns, prepared = self.job.columns, self.job.prepared
@@ -430,7 +398,8 @@ class _Graph:
         kind = self.types.type_of(phrase, triple.relation) if phrase >= 0 else prepared.types[tail]
         self.candidates.offered()
         self.evidence.offered(len(own))
-        reason = self._objection(triple, kind, phrase, score, kept, own)
+        n_weak = sum(p < self.least(key) for p, _ in own)
+        reason = self._objection(triple, kind, phrase, kept, len(own) - n_weak)
         if reason is not None:
             short = reason.split(":")[0]
             self.candidates.leave_out(short, example=" ".join(triple))
@@ -440,7 +409,8 @@ class _Graph:
             return
         self.candidates.keep()
         self.evidence.keep(len(kept))
-        self.evidence.leave_out("similarity below beta", len(own) - len(kept))
+        self.evidence.leave_out("below threshold", n_weak)
+        self.evidence.leave_out("similarity below beta", len(own) - n_weak - len(kept))
         self.gate.add(triple)
         if phrase >= 0:
             self.types.fix(phrase, kind)
@@ -460,17 +430,15 @@ class _Graph:
         triple: Triple,
         kind: str,
         phrase: int,
-        score: float,
         kept: Sequence[tuple[float, Offer]],
-        own: Sequence[tuple[float, Offer]],
+        n_strong: int,
     ) -> str | None:
         if phrase >= 0 and self.chosen.phrases is None:
             return UNTRUSTED
-        least = self.chosen.phrase_threshold if phrase >= 0 else self.chosen.threshold
-        if not kept and max(p for p, _ in own) >= least:
-            return "similarity below beta"
-        if score < least:
+        if not n_strong:
             return "below threshold"
+        if not kept:
+            return "similarity below beta"
         return self.gate.objection(triple, kind)
 
     def _row(self, offer: Offer, tail: int) -> dict[str, Any]:
@@ -512,4 +480,4 @@ class _Graph:
         return tables, [self.candidates.check(), self.evidence.check()]
 
 
-__all__ = ["CorpusExtracted", "CorpusRule", "extract_corpus"]
+__all__ = ["CorpusExtracted", "extract_corpus"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -162,14 +162,24 @@ def choose_queries(
     rule: RelationRule,
     *,
     max_relations: int,
+    own: Mapping[str, float | None] | None = None,
 ) -> tuple[list[Query], list[HeadSpan], Ledger]:
     """Ask at every place about the relations that schema and rule leave.
+
+    Args:
+        prepared: gives schema and types.
+        places: where heads are asked about.
+        log_p_PE: log p of every relation at every place, None where none is chosen.
+        rule: the least log p.
+        max_relations: most relations of a place; 0 is no limit.
+        own: least log p of single relations in the rule's stead; None is no limit.
 
     Returns:
         Queries, the place of each, and the ledger, which counts pairs of place and relation.
     """
     ledger = Ledger("extract: relations")
     n_relations = len(prepared.relations)
+    least_E = [(own or {}).get(name, rule.threshold) for name in prepared.relations]
     ledger.offered(len(places) * n_relations)
     queries: list[Query] = []
     spans: list[HeadSpan] = []
@@ -181,8 +191,9 @@ def choose_queries(
         chosen = admitted
         if log_p_PE is not None:
             log_p_E = log_p_PE[place]
-            if rule.threshold is not None:
-                chosen = [one for one in admitted if log_p_E[one] >= rule.threshold]
+            chosen = [
+                one for one in admitted if (least := least_E[one]) is None or log_p_E[one] >= least
+            ]
             reason = "abstained: the relation is not likely enough"
             ledger.leave_out(reason, len(admitted) - len(chosen))
             order = sorted(chosen, key=lambda one: (-log_p_E[one], one))

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphmert.errors import DataError
 from graphmert.evaluate import calibrator_from_dict
-from graphmert.run.corpus_extraction import CorpusRule
+from graphmert.run.corpus_rule import AddedRelation, CorpusRule
 from graphmert.run.extraction import Rule
 from graphmert.run.places import RelationRule
 
@@ -46,7 +46,10 @@ class FrozenRule:
                 if (novel := values["novel_tails"]) is not None:
                     phrases = calibrator_from_dict(novel["calibrator"])
                     phrase_threshold = float(novel["threshold"])
-            corpus = CorpusRule(relations, calibrator, threshold, phrases, phrase_threshold)
+            added = {
+                name: AddedRelation.from_dict(one) for name, one in values.get("added", {}).items()
+            }
+            corpus = CorpusRule(relations, calibrator, threshold, phrases, phrase_threshold, added)
             return cls(weights, corpus, values["beta"] if "relations" in values else None)
         except (KeyError, TypeError) as error:
             raise DataError(
