@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def measure(options: Any) -> dict[str, Any]:
     )
     same_task(full, other, options.relation)
     relation = full.schema.relations[options.relation]
+    relation = replace(
+        relation, description=DESCRIPTION.get(options.relation, relation.description)
+    )
     found: list[dict[str, Any]] = []
 
     def note(way: str, folder: Path, **facts: Any) -> None:
@@ -126,10 +130,9 @@ def measure(options: Any) -> dict[str, Any]:
                     options.without,
                     folder,
                     relation,
-                    description=DESCRIPTION.get(options.relation, ""),
                     triples=draw(full, options.relation, n_triples, seed),
                     initial=initial,
-                    fit=FitSettings(steps=options.steps, seed=seed, min_triples=1),
+                    fit=FitSettings(steps=options.steps, seed=seed, min_triples=1, held_apart=0.0),
                 )
                 way = "fitted alone" if n_triples else "from its name"
                 facts = {"n_triples": n_triples, "n_used": added.n_triples, "draw": seed}

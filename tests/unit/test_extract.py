@@ -212,6 +212,24 @@ def test_relations_alone_score_as_beside_tails(variant: str, max_nodes: int) -> 
     assert score_relations(model, CHAINS, [], asker=asker).shape == (0, found.shape[1])
 
 
+def test_a_later_relation_changes_nothing_among_those_of_training() -> None:
+    model, asker = make()
+    plain = score_relations(model, CHAINS, make_queries(), asker=asker)
+    last = model.config.n_relations - 1
+    later = frozenset({0, last})
+    found = score_relations(model, CHAINS, make_queries(), asker=replace(asker, added=later))
+    rest = np.exp(plain[:, 1:last]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, 1:last], plain[:, 1:last] - np.log(rest), **CLOSE)
+    for one in later:
+        own = np.exp(plain[:, [one]])
+        np.testing.assert_allclose(found[:, [one]], np.log(own / (own + rest)), **CLOSE)
+    every = [
+        replace(query, relation=relation) for query in make_queries() for relation in (0, 1, last)
+    ]
+    block = join(ask(model, replace(asker, added=later), every))["relation_Q"]
+    np.testing.assert_allclose(block.reshape(-1, 3), found[:, [0, 1, last]], **CLOSE)
+
+
 def test_relations_need_their_output() -> None:
     model, asker = make()
     model.relation_head = None

@@ -49,15 +49,30 @@ def add(
     steps: Annotated[int, typer.Option(min=1, help="Updates of fitting.")] = 200,
     learning_rate: Annotated[float, typer.Option(help="Of fitting, at its peak.")] = 5e-3,
     min_triples: Annotated[int, typer.Option(min=1, help="Refuse to fit on fewer.")] = 50,
+    held_apart: Annotated[
+        float, typer.Option(help="Share of the heads to calibrate on instead; 0: none.")
+    ] = 0.25,
+    min_calibration: Annotated[
+        int, typer.Option(min=1, help="Keep the run's calibration with fewer triples held apart.")
+    ] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Add a relation: from its name and description, or fitted alone on triples."""
+    """Write a frozen run with one more relation: from its name, or fitted alone on triples.
+
+    extract --model, encode and freeze take the folder.
+    """
     with reporting(as_json):
         from graphmert.config import build
         from graphmert.kg import Relation
         from graphmert.run.new_relation import FitSettings, add_relation
 
-        fit = {"steps": steps, "learning_rate": learning_rate, "min_triples": min_triples}
+        fit = {
+            "steps": steps,
+            "learning_rate": learning_rate,
+            "min_triples": min_triples,
+            "held_apart": held_apart,
+            "min_calibration": min_calibration,
+        }
         with progress_shown() as progress:
             added = add_relation(
                 model,
@@ -67,8 +82,8 @@ def add(
                     label=label,
                     domain=frozenset(domain or ()),
                     range=frozenset(tail_types or ()),
+                    description=description,
                 ),
-                description=description,
                 triples=triples or (),
                 initial=initial.value,
                 fit=build(fit, FitSettings, source="options"),
@@ -80,6 +95,8 @@ def add(
             "index": added.relation,
             "nearest": dict(added.nearest),
             "n_triples": added.n_triples,
+            "n_held_apart": added.n_held_apart,
+            "calibration": added.calibration,
             "left_out": added.ledger.to_dict()["left_out"],
         }
         print_result(result, as_json)

@@ -148,6 +148,26 @@ def hash_of(paths: Sequence[Path]) -> str:
     return fingerprint(found)
 
 
+def header_of(config: RunConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What a manifest says of a run beside its stages."""
+    dumped = config.model_dump(mode="json", exclude={"out", "n_workers"})
+    return {
+        "config": dumped,
+        "config_hash": fingerprint(dumped),
+        "inputs": dict(inputs),
+        "seed": config.seed,
+    }
+
+
+def fingerprint_of(run_dir: Path, stage: str, config: RunConfig, inputs: Mapping[str, str]) -> str:
+    """What a stage depends on: its configuration, and the recorded outputs of those before.
+
+    Args:
+        config, inputs: as the manifest records them; no input is read.
+    """
+    return _Plan(config, run_dir, inputs=inputs).fingerprint(stage)
+
+
 def is_current(run_dir: Path, stage: str, config: RunConfig, inputs: Mapping[str, str]) -> bool:
     """Whether a stage recorded in a run was done with its configuration and the stages before.
 
@@ -174,14 +194,7 @@ class _Plan:
         self.inputs: dict[str, str] = dict(inputs or {})
         if inputs is None:
             self._read_inputs()
-        dumped = config.model_dump(mode="json", exclude={"out", "n_workers"})
-        header = {
-            "config": dumped,
-            "config_hash": fingerprint(dumped),
-            "inputs": self.inputs,
-            "seed": config.seed,
-        }
-        self.manifest = Manifest(run_dir, header, STAGES)
+        self.manifest = Manifest(run_dir, header_of(config, self.inputs), STAGES)
 
     def _read_inputs(self) -> None:
         config = self.config

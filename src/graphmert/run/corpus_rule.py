@@ -1,8 +1,8 @@
-"""What decides about the proposals of a corpus: which relations, which scores, for which relation."""
+"""What decides about a corpus: which relations are asked about, and which scores are enough."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,10 @@ class CorpusRule:
         own = self.added.get(relation)
         least = self.threshold if own is None or own.threshold is None else own.threshold
         return max(least, self.phrase_threshold) if novel else least
+
+    def added_places(self, relations: Sequence[str]) -> list[int]:
+        """Return the indices of the relations that came after training."""
+        return [place for place, name in enumerate(relations) if name in self.added]
 
     @property
     def asked_from(self) -> dict[str, float | None]:

@@ -28,6 +28,7 @@ from graphmert.shards import atomic_write_bytes, sha256_file
 
 MANIFEST = "manifest.json"
 EMBEDDING = "embedding"
+RULE = "kg/measured.json"
 
 # Files by the stage that wrote them; those in brackets only where the run has them.
 _ENCODER = (
@@ -39,10 +40,11 @@ _EXTRACTION = (
     ("prepare", "seed/entities.parquet"),
     ("prepare", "seed/triples.parquet"),
     ("prepare", "seed/schema.toml"),
-    ("extract", "kg/measured.json"),
+    ("extract", RULE),
 )
 _CANDIDATES = ("corpus/phrases.parquet", "corpus/tagger.safetensors")
 _NOVEL = ("corpus/sequences.parquet", "corpus/candidates.parquet")
+_ADD_AGAIN = "Add the relation again: graphmert relation add"
 _SECTIONS = ("text", "corpus", "candidates", "link", "extract", "masking")
 
 
@@ -56,6 +58,7 @@ class FrozenRun:
         hashes: SHA-256 of each file that is used, by its name under the folder.
         inputs: hashes of what the run was made from.
         made_by: version of this package that made it.
+        added: what the manifest says of the relation that `relation add` gave it, if one did.
     """
 
     path: Path
@@ -63,6 +66,7 @@ class FrozenRun:
     hashes: Mapping[str, str]
     inputs: Mapping[str, str]
     made_by: str
+    added: Mapping[str, Any] | None = None
 
     @property
     def model_hash(self) -> str:
@@ -88,7 +92,7 @@ class FrozenRun:
         Raises:
             DataError: another version of this package wrote it in another form.
         """
-        text = (self.path / "kg" / "measured.json").read_text(encoding="utf-8")
+        text = (self.path / RULE).read_text(encoding="utf-8")
         return FrozenRule.from_dict(json.loads(text)["rule"])
 
     @property
@@ -174,7 +178,7 @@ def open_frozen(path: Path, *, extracts: bool = True) -> FrozenRun:
     manifest = _read_manifest(path)
     made_by = str(manifest.get("versions", {}).get("graphmert", "an unknown version"))
     config = _config_of(path, manifest, made_by)
-    stages = manifest["stages"]
+    stages, added = manifest["stages"], manifest.get("relation")
     needed = _EXTRACTION if extracts else _ENCODER
     for stage in dict.fromkeys(stage for stage, _ in needed):
         if stage not in stages:
@@ -183,7 +187,9 @@ def open_frozen(path: Path, *, extracts: bool = True) -> FrozenRun:
                 where=str(path),
                 got=f"stages done: {', '.join(stages) or 'none'}",
                 expected=f"the stage {stage}",
-                fix=f"Finish it with: graphmert {needed[-1][0]} RUN.toml",
+                fix=f"Finish it with: graphmert {needed[-1][0]} RUN.toml"
+                if added is None
+                else "Finish the run that the relation was added to, then add it again.",
             )
     if extracts and not is_current(path, "extract", config, manifest["inputs"]):
         raise DataError(
@@ -191,7 +197,9 @@ def open_frozen(path: Path, *, extracts: bool = True) -> FrozenRun:
             where=str(path),
             got=f"a run of graphmert {made_by}; this is {__version__}",
             expected="an extract stage done after the last training",
-            fix="Do it again with this version: graphmert extract RUN.toml",
+            fix="Do it again with this version: graphmert extract RUN.toml"
+            if added is None
+            else _ADD_AGAIN,
         )
     names = [(stage, name) for stage, name in needed]
     if extracts:
@@ -199,8 +207,11 @@ def open_frozen(path: Path, *, extracts: bool = True) -> FrozenRun:
         names += [("prepare", name) for name in _CANDIDATES if name in outputs]
         if config.extract.corpus.enabled and config.extract.corpus.tails != "entities":
             names += [("prepare", name) for name in _NOVEL]
-    hashes = {name: _hash_of(path, stages[stage], name, made_by) for stage, name in names}
-    run = FrozenRun(path, config, hashes, dict(manifest["inputs"]), made_by)
+    hashes = {
+        name: _hash_of(path, stages[stage], name, made_by, is_added=added is not None)
+        for stage, name in names
+    }
+    run = FrozenRun(path, config, hashes, dict(manifest["inputs"]), made_by, added)
     if extracts:
         _ = run.rule
     return run
@@ -237,6 +248,38 @@ def copy_frozen(source: Path, target: Path) -> dict[str, Any]:
         "n_bytes": sum((target / name).stat().st_size for name in order),
         "embedding": EMBEDDING if (target / EMBEDDING).is_dir() else run.config.embedding.model,
     }
+
+
+def has_rule(path: Path) -> bool:
+    """Whether a run has chosen its thresholds; False of a folder that is no run."""
+    if not (path / MANIFEST).is_file():
+        return False
+    return RULE in _read_manifest(path)["stages"].get("extract", {}).get("outputs", {})
+
+
+def has_added(path: Path) -> bool:
+    """Whether `relation add` wrote a folder that has a manifest."""
+    return "relation" in _read_manifest(path)
+
+
+def check_recorded(path: Path, names: Sequence[str]) -> list[str]:
+    """Compare files of a run with the hashes that it recorded.
+
+    Returns: those of the names that the run wrote.
+
+    Raises:
+        DataError: a file has changed since the run wrote it, or is gone.
+    """
+    manifest = _read_manifest(path)
+    made_by = str(manifest.get("versions", {}).get("graphmert", "an unknown version"))
+    is_added = "relation" in manifest
+    found = []
+    for record in manifest["stages"].values():
+        own = [name for name in names if name in record["outputs"]]
+        for name in own:
+            _hash_of(path, record, name, made_by, is_added=is_added)
+        found += own
+    return found
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -286,7 +329,9 @@ def _config_of(path: Path, manifest: Mapping[str, Any], made_by: str) -> RunConf
         ) from error
 
 
-def _hash_of(path: Path, record: Mapping[str, Any], name: str, made_by: str) -> str:
+def _hash_of(
+    path: Path, record: Mapping[str, Any], name: str, made_by: str, *, is_added: bool
+) -> str:
     wanted = record["outputs"].get(name)
     if wanted is None or not (path / name).is_file():
         recorded = "the run never wrote it" if wanted is None else "it is gone"
@@ -294,14 +339,18 @@ def _hash_of(path: Path, record: Mapping[str, Any], name: str, made_by: str) -> 
             "the run lacks a file that new documents need",
             where=str(path / name),
             got=f"{recorded}; made by graphmert {made_by}, this is {__version__}",
-            fix="Run its RUN.toml again with this version, or copy the whole folder.",
+            fix=_ADD_AGAIN
+            if is_added
+            else "Run its RUN.toml again with this version, or copy the whole folder.",
         )
     if sha256_file(path / name) != wanted:
         raise DataError(
             "a file of the run has changed since the run wrote it",
             where=str(path / name),
             expected=f"SHA-256 {wanted}",
-            fix="Run its RUN.toml again; the stage that wrote it is then done again.",
+            fix=_ADD_AGAIN
+            if is_added
+            else "Run its RUN.toml again; the stage that wrote it is then done again.",
         )
     return wanted
 
@@ -326,4 +375,12 @@ def refuse_overlap(out: Path, places: Sequence[Path], run: FrozenRun) -> None:
         raise ConfigError("the output folder holds a run", where="--out", got=str(out))
 
 
-__all__ = ["FrozenRun", "copy_frozen", "open_frozen", "refuse_overlap"]
+__all__ = [
+    "FrozenRun",
+    "check_recorded",
+    "copy_frozen",
+    "has_added",
+    "has_rule",
+    "open_frozen",
+    "refuse_overlap",
+]

@@ -49,6 +49,8 @@ from graphmert.store import RunDir, schema_of
 FORMAT = 1  # of results by document; another one does them all again
 CACHE = "cache"
 STAGE = "extract"
+AN_ORDER = "scores_are_an_order"
+"""In manifest and summary: relations whose scores are no probabilities."""
 WAVE_CHARS = 64_000_000
 
 _RESULT_FILE = re.compile(r"[0-9a-f]{3}\.parquet")
@@ -97,6 +99,8 @@ def extract_documents(
         "threshold": run.rule.corpus.threshold,
         "method": run.rule.weights.method,
     }
+    if run.rule.corpus.uncalibrated:
+        header[AN_ORDER] = run.rule.corpus.uncalibrated
     manifest = Manifest(out, header, (STAGE,))
     wanted = fingerprint(inputs)
     summary: dict[str, Any] = {"out": str(out)}
@@ -107,6 +111,8 @@ def extract_documents(
         update = _Update(run, mark, documents, out, n_workers, progress)
         output = manifest.run(STAGE, wanted, update.work)
         summary["documents"] = dict(output.timings)
+    if run.rule.corpus.uncalibrated:
+        summary[AN_ORDER] = run.rule.corpus.uncalibrated
     summary |= {STAGE: manifest.stages[STAGE]["counts"]}
     enough = summary[STAGE]["n_accepted"] >= min_accepted
     return RunResult(0 if enough else 1, summary)
@@ -153,6 +159,7 @@ def _scorer(
         query_slots=run.config.masking.query_slots,
         token_scores=run.extract.token_scores and run.rule.weights.token_weight > 0,
         precision=run.config.train.precision,
+        added=run.rule.corpus.added_places(prepared.relations),
         entity_vectors=None if known is None else known[:n_entities],
     )
     more = None if known is None else known[n_entities:]

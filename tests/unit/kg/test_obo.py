@@ -70,6 +70,15 @@ def test_typedefs_feed_the_schema(tiny: KGDocument) -> None:
     require_valid(tiny.kg, schema)
 
 
+def test_what_a_relation_means_is_kept(tmp_path: Path) -> None:
+    terms = "[Term]\nid: A\nname: a\nrelationship: eats B\n\n[Term]\nid: B\nname: b\n\n"
+    typedef = '[Typedef]\nid: eats\nname: eats\ndef: "Takes \\"food\\" in." [X:1]\n'
+    obo = read_obo(write(tmp_path, terms + typedef))
+    assert obo.typedefs["eats"].description == 'Takes "food" in.'
+    schema = infer_schema(obo.kg, typedefs=obo.typedefs)
+    assert schema.relations["eats"].words == 'eats: Takes "food" in.'
+
+
 def test_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path, tiny: KGDocument) -> None:
     data = b"\xef\xbb\xbf" + TINY.read_bytes().replace(b"\n", b"\r\n")
     path = tmp_path / "tiny.obo.gz"

@@ -20,7 +20,7 @@ TURTLE = """
 <http://example.org/onto> a owl:Ontology ; owl:versionInfo "2021" .
 ex:partOf a owl:ObjectProperty, owl:TransitiveProperty ; rdfs:label "part of" ;
     owl:inverseOf ex:hasPart .
-ex:hasPart a owl:ObjectProperty .
+ex:hasPart a owl:ObjectProperty ; rdfs:comment "Teil"@de, "Holds it."@en .
 ex:properPartOf a owl:ObjectProperty ; rdfs:subPropertyOf ex:partOf .
 oio:hasExactSynonym a owl:AnnotationProperty .
 
@@ -85,6 +85,8 @@ def test_ledger_names_what_was_left_out(document: KGDocument) -> None:
 def test_declarations_feed_the_schema(document: KGDocument) -> None:
     assert document.typedefs["part_of"].transitive
     assert document.typedefs["part_of"].inverse == "hasPart"
+    assert document.typedefs["hasPart"].description == "Holds it."
+    assert document.typedefs["part_of"].description == ""
     assert document.typedefs["properPartOf"].sub_relation_of == ("part_of",)
     relation = infer_schema(document.kg, typedefs=document.typedefs).relations["part_of"]
     assert (relation.label, relation.transitive) == ("part of", True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ ENTITIES = [Entity("a", "A", "drug"), Entity("b", "B", "gene"), Entity("c", "C",
 
 def violations(*rows: tuple[str, str, str], entities: list[Entity] = ENTITIES) -> list[Violation]:
     return validate(KG.build(entities, [Triple(*row) for row in rows]), SCHEMA)
+
+
+def test_descriptions_are_kept_and_change_nothing_where_there_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "schema.toml"
+    write_schema(path, SCHEMA)
+    assert "description" not in path.read_text(encoding="utf-8")
+    assert read_schema(path) == SCHEMA
+    words = 'Cures, "mostly";\nnot always.'
+    treats = replace(SCHEMA.relations["treats"], description=words)
+    described = Schema(SCHEMA.types, SCHEMA.relations | {"treats": treats})
+    write_schema(path, described)
+    assert read_schema(path) == described
+    assert "#   description" in path.read_text(encoding="utf-8")
+    assert treats.words == f"treats: {words}"
+    assert SCHEMA.relations["kind_of"].words == "kind of"
 
 
 def test_a_valid_graph_has_no_violation() -> None:

@@ -38,6 +38,7 @@ from graphmert.run.places import (
 from graphmert.run.prepared import HeadSpan, Prepared
 from graphmert.run.settings import ExtractSettings
 from graphmert.run.stages import load_model
+from graphmert.run.updating import extract_documents
 from graphmert.store import RunDir
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample"
@@ -171,6 +172,31 @@ def test_every_row_of_evidence_equals_the_text(finished_corpus: Path) -> None:
         assert len(places[key]) == triple["n_evidence"]
         assert triple["score"] == pytest.approx(best[key])
     assert max(one["n_evidence"] for one in triples.values()) > 1
+
+
+def test_a_weak_place_is_no_evidence(finished_corpus: Path, tmp_path: Path) -> None:
+    rule = measured(finished_corpus)["rule"]
+    known = {False: rule["threshold"], True: (rule["novel_tails"] or rule)["threshold"]}
+    triples = {one["triple_id"]: one for one in rows(finished_corpus, "kg/triples")}
+    evidence = rows(finished_corpus, "kg/evidence")
+    for row in evidence:
+        is_novel = triples[row["triple_id"]]["tail_id"].startswith("novel:")
+        assert row["score"] >= known[is_novel]
+    stages = json.loads((finished_corpus / "run" / "ledger.json").read_text())["stages"]
+    ledger = next(one for one in stages if one["stage"] == "extract: evidence")
+    assert ledger["left_out"]["below threshold"] > 0
+    # The run's own documents, given as new ones, have the same evidence for what both accept.
+    with tiny_run.working_in(finished_corpus):
+        extract_documents(Path("run"), [Path("sample/documents")], tmp_path / "new")
+    new = {
+        (one["triple_id"], one["doc_id"], one["head_start"])
+        for one in pq.read_table(tmp_path / "new" / "kg" / "evidence.parquet").to_pylist()
+    }
+    places = {(one["triple_id"], one["doc_id"], one["head_start"]) for one in evidence}
+    both = {key for key, _, _ in places} & {key for key, _, _ in new}
+    assert len(both) > 10
+    # A run asks about an entity in some of its sequences, new documents in all of them.
+    assert {one for one in places if one[0] in both} <= new
 
 
 def test_the_graph_keeps_its_schema_with_novel_entities_in_it(finished_corpus: Path) -> None:

@@ -65,7 +65,7 @@ def assert_only_the_row_is_new(before: Path, after: Path, place: int) -> None:
 def named(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("named") / "out"
     with tiny_run.working_in(finished):
-        add_relation("run", out, Relation(NAME), description="Makes something slower.")
+        add_relation("run", out, Relation(NAME, description="Makes something slower."))
     return out
 
 
