@@ -43,7 +43,8 @@ def test_a_relation_from_its_name(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--name", "slows_down", "--description", "Makes it slower.", "--domain", "process"]
     found = told(finished, *words, "--out", out)
-    assert found["n_triples"] == 0
+    assert found["n_triples"] == found["n_held_apart"] == 0
+    assert "an order, no probability" in found["calibration"]
     assert sum(found["nearest"].values()) == pytest.approx(1.0)
     prepared = Prepared.load(out, max_tail_tokens=tiny_run.MAX_TAIL_TOKENS)
     assert prepared.relations[found["index"]] == "slows_down"
@@ -57,6 +58,7 @@ def test_a_relation_from_a_file(finished: Path, tmp_path: Path, triples: Path) -
     words = ["--name", "slows down", "--triples", triples, "--steps", 2]
     found = told(finished, *words, "--min-triples", 5, "--out", tmp_path / "out")
     assert found["n_triples"] >= 5
+    assert "fewer than 30 triples" in found["calibration"]
     assert found["left_out"] == {}
     few = told(finished, *words, "--out", tmp_path / "few", exit_code=3)
     assert "too few" in few["error"]["what"]

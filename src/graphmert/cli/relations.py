@@ -20,6 +20,29 @@ class Initial(enum.StrEnum):
     HIDDEN = "hidden"
 
 
+Run = Annotated[Path, typer.Option(metavar="RUN", help="Run directory with a trained model.")]
+Given = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Fit it on these: a KG of any form that is read."),
+]
+Heads = Annotated[
+    list[str] | None, typer.Option(help="Type of its heads; may be repeated; default: any.")
+]
+Tails = Annotated[
+    list[str] | None,
+    typer.Option("--range", help="Type of its tails; may be repeated; default: any."),
+]
+Begin = Annotated[
+    Initial, typer.Option(help="Begin from the nearest relations, or from none known.")
+]
+HeldApart = Annotated[
+    float, typer.Option(help="Share of the heads to calibrate on instead; 0: none.")
+]
+MinCalibration = Annotated[
+    int, typer.Option(min=1, help="Keep the run's calibration with fewer triples held apart.")
+]
+
+
 @app.callback()
 def _relation() -> None:
     """Change which relations a trained model knows."""
@@ -27,34 +50,20 @@ def _relation() -> None:
 
 @app.command()
 def add(
-    model: Annotated[Path, typer.Option(metavar="RUN", help="Run directory with a trained model.")],
+    model: Run,
     name: Annotated[str, typer.Option(help="The relation, as triples write it.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write.")],
     label: Annotated[str, typer.Option(help="Its words; default: the name with blanks.")] = "",
     description: Annotated[str, typer.Option(help="What it means, in a sentence.")] = "",
-    triples: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Fit it on these: a KG of any form that is read."),
-    ] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="Type of its heads; may be repeated; default: any.")
-    ] = None,
-    tail_types: Annotated[
-        list[str] | None,
-        typer.Option("--range", help="Type of its tails; may be repeated; default: any."),
-    ] = None,
-    initial: Annotated[
-        Initial, typer.Option(help="Begin from the nearest relations, or from none known.")
-    ] = Initial.NEAREST,
+    triples: Given = None,
+    domain: Heads = None,
+    tail_types: Tails = None,
+    initial: Begin = Initial.NEAREST,
     steps: Annotated[int, typer.Option(min=1, help="Updates of fitting.")] = 200,
     learning_rate: Annotated[float, typer.Option(help="Of fitting, at its peak.")] = 5e-3,
     min_triples: Annotated[int, typer.Option(min=1, help="Refuse to fit on fewer.")] = 50,
-    held_apart: Annotated[
-        float, typer.Option(help="Share of the heads to calibrate on instead; 0: none.")
-    ] = 0.25,
-    min_calibration: Annotated[
-        int, typer.Option(min=1, help="Keep the run's calibration with fewer triples held apart.")
-    ] = 30,
+    held_apart: HeldApart = 0.25,
+    min_calibration: MinCalibration = 30,
     as_json: AsJson = False,
 ) -> None:
     """Write a frozen run with one more relation: from its name, or fitted alone on triples.
