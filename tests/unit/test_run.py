@@ -209,6 +209,10 @@ def test_feeds_hold_training_and_validation_apart(prepared: Prepared, config: Ru
     }
     assert valid <= {tuple(row) for row in prepared.triples["valid"].tolist()}
     assert len(feeds.train) == 40
+    # A tail of a validation triple is a negative in training as any other name is.
+    assert feeds.train.known_tails == prepared.known_tails("train")
+    assert feeds.valid.known_tails == prepared.known_tails("train", "valid")
+    assert feeds.valid.known_tails != feeds.train.known_tails
     batch = feeds.train.batch(0)[0]
     assert all(np.isfinite(total.item()) for total, _ in model.loss(batch).values())
 

@@ -109,7 +109,15 @@ def build_feeds(config: RunConfig, prepared: Prepared, model: GraphMERTConfig) -
     n_valid = max(1, -(-len(valid) // batch_size))
     return Feeds(
         chain_feed(config, prepared, model, chains, n_steps=n_steps, seed=config.seed),
-        chain_feed(config, prepared, model, valid, n_steps=n_valid, seed=config.seed + 1),
+        chain_feed(
+            config,
+            prepared,
+            model,
+            valid,
+            n_steps=n_valid,
+            seed=config.seed + 1,
+            known=("train", "valid"),
+        ),
     )
 
 
@@ -121,8 +129,14 @@ def chain_feed(
     *,
     n_steps: int,
     seed: int,
+    known: Sequence[str] = ("train",),
 ) -> ChainFeed:
-    """Mask some chains of a run as its settings say."""
+    """Mask some chains of a run as its settings say.
+
+    Args:
+        known: parts of the seed whose tails are no negatives for one another; training knows of
+            no held-out triple.
+    """
     tokenizer = prepared.tokenizer
     return ChainFeed(
         chains,
@@ -135,7 +149,7 @@ def chain_feed(
         ),
         relation_names=relation_names(prepared, model),
         names=name_table(prepared) if "entity" in model.objectives else None,
-        known_tails=prepared.known_tails("train", "valid"),
+        known_tails=prepared.known_tails(*known),
         n_negatives=config.feed.n_negatives,
         isolated=model.leaf_visibility == "isolated",
         pad_id=tokenizer.pad_id,
