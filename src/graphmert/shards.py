@@ -117,6 +117,20 @@ def atomic_write_json(path: Path | str, value: Any) -> None:
     atomic_write_text(path, text + "\n")
 
 
+def move_files(source: Path, target: Path, *, last: str) -> None:
+    """Move the files of a folder into another on the same disk, replacing those of their names.
+
+    The file named `last` is removed from the target first and moved in at the end: where it is,
+    all others are whole and belong to it.
+    """
+    names = sorted(one.name for one in source.iterdir() if one.name != last)
+    (target / last).unlink(missing_ok=True)
+    for name in (*names, last):
+        _flush_file(source / name)
+        (source / name).replace(target / name)
+    _flush_folder(target)
+
+
 def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as stream:

@@ -294,7 +294,7 @@ class _Plan:
         config, run_dir = self.config, self.run_dir
         stages.set_threads(config.train.n_threads)
         if stage == "train":
-            drop_stale_training(run_dir / "model", wanted)
+            drop_stale_training(run_dir / "model", wanted, progress)
         if config.complete.is_on:
             return self._completion_work(stage, wanted, progress)
         return {

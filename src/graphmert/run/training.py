@@ -14,16 +14,25 @@ from safetensors import SafetensorError
 
 from graphmert.batch import RelationNames
 from graphmert.chain import LeafyChain
+from graphmert.checkpoint import find_checkpoints
 from graphmert.config import config_hash
 from graphmert.feed import ChainFeed, NameTable
 from graphmert.masking import MaskVocabulary
 from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
 from graphmert.presets import FORMS, preset_config
 from graphmert.pretrained import from_body
-from graphmert.progress import Progress
+from graphmert.progress import Progress, Silent
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig, body_path
-from graphmert.shards import NO_SPACE_TEXT, atomic_write_json, atomic_write_text, disk_full
+from graphmert.shards import (
+    NO_SPACE_TEXT,
+    atomic_write_json,
+    atomic_write_text,
+    disk_full,
+    is_disk_full,
+    move_files,
+)
+from graphmert.tokens import Tokenizer
 from graphmert.train import TrainResult, train
 
 
@@ -188,33 +197,65 @@ def train_run(
     return result
 
 
-def drop_stale_training(out_dir: Path, fingerprint: str) -> None:
+def drop_stale_training(out_dir: Path, fingerprint: str, progress: Progress | None = None) -> None:
     """Keep the checkpoints of a folder if they fit; those of other inputs cannot be gone on from.
 
     The fingerprint of the folder's inputs is in `fingerprint.txt`.
+
+    Args:
+        progress: is told what is deleted, and why, before it is.
     """
     record = out_dir / "fingerprint.txt"
     fits = record.is_file() and record.read_text(encoding="utf-8") == fingerprint
     if out_dir.is_dir() and not fits:
+        found = find_checkpoints(out_dir / "checkpoints")
+        kept = f"checkpoints up to update {found[-1][0]}" if found else "no checkpoint"
+        (progress or Silent()).message(
+            f"deleting {out_dir} ({kept}): it was trained on other data, with other settings or by "
+            "another version, and cannot be gone on from"
+        )
         shutil.rmtree(out_dir)
     atomic_write_text(record, fingerprint)
 
 
 def save_model(model: GraphMERT, prepared: Prepared, out_dir: Path) -> None:
     """Write a folder that `GraphMERT.from_pretrained` and the tokenizer can be loaded from."""
+    relations = {
+        name: {"index": i, "label": prepared.relation_labels[i]}
+        for i, name in enumerate(prepared.relations)
+    }
+    write_model(model, prepared.tokenizer, relations, out_dir)
+
+
+def write_model(
+    model: GraphMERT, tokenizer: Tokenizer, relations: Mapping[str, Any], out_dir: Path
+) -> None:
+    """Write weights, configuration, tokenizer and relations so that they are whole or not there.
+
+    They are written beside and moved in, `config.json` last: a folder that has one is whole.
+
+    Raises:
+        CapabilityError: the disk is full.
+    """
+    written = out_dir / ".model.tmp"
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir(parents=True)
     try:
-        model.save_pretrained(out_dir, safe_serialization=True)
+        model.save_pretrained(written, safe_serialization=True)
+        tokenizer.save(written)
+        atomic_write_json(written / "relations.json", relations)
+        move_files(written, out_dir, last="config.json")
     except SafetensorError as error:
         # The writer reports a full disk as text only.
         if NO_SPACE_TEXT in str(error):
             raise disk_full(out_dir / "model.safetensors", OSError(NO_SPACE_TEXT)) from error
         raise
-    prepared.tokenizer.save(out_dir)
-    relations = {
-        name: {"index": i, "label": prepared.relation_labels[i]}
-        for i, name in enumerate(prepared.relations)
-    }
-    atomic_write_json(out_dir / "relations.json", relations)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(out_dir, error) from error
+        raise
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def read_relations(out_dir: Path) -> dict[str, int]:

@@ -46,7 +46,7 @@ def train(
 ) -> StageOutput:
     """Train, going on from the last checkpoint of the same fingerprint."""
     out = run_dir / "model"
-    drop_stale_training(out, mark)
+    drop_stale_training(out, mark, progress)
     prepared = load_prepared(config, run_dir)
     result = train_code(config, prepared, out, body=body, fingerprint=mark, progress=progress)
     counts: dict[str, Any] = {
@@ -65,7 +65,7 @@ def tune(config: CodeRunConfig, run_dir: Path, mark: str, progress: Progress) ->
         return StageOutput([], {"n_updates": 0})
     set_threads(config.train.n_threads)
     out = run_dir / "search"
-    drop_stale_training(out, mark)
+    drop_stale_training(out, mark, progress)
     prepared = load_prepared(config, run_dir)
     model = load_model(run_dir / "model")
     result = tune_search(config, prepared, model, out, fingerprint=mark, progress=progress)

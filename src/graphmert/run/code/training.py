@@ -23,7 +23,7 @@ from graphmert.pretrained import from_body
 from graphmert.progress import Progress
 from graphmert.run.code.prepared import CodePrepared
 from graphmert.run.code.settings import CodeRunConfig
-from graphmert.shards import atomic_write_json
+from graphmert.run.training import write_model
 from graphmert.train import TrainResult, train
 
 
@@ -179,7 +179,5 @@ def train_code(
 
 def save_code_model(model: GraphMERT, prepared: CodePrepared, out_dir: Path) -> None:
     """Write a folder that `GraphMERT.from_pretrained` and the tokenizer can be loaded from."""
-    model.save_pretrained(out_dir, safe_serialization=True)
-    prepared.tokenizer.save(out_dir)
     relations = {name: {"index": i} for i, name in enumerate(prepared.vocabulary.relations)}
-    atomic_write_json(out_dir / "relations.json", relations)
+    write_model(model, prepared.tokenizer, relations, out_dir)

@@ -16,7 +16,7 @@ from graphmert.pretrained import from_body
 from graphmert.progress import Progress
 from graphmert.run.completion.prepared import Completion
 from graphmert.run.settings import RunConfig, body_path
-from graphmert.shards import atomic_write_json
+from graphmert.run.training import write_model
 from graphmert.train import TrainResult, train
 from graphmert.walks import WalkFeed
 
@@ -104,12 +104,10 @@ def train_completion(
         fingerprint=f"{fingerprint}:{config_hash(config.model)}",
         on_progress=lambda step, of, line: progress.update(step, total=of),
     )
-    model.save_pretrained(out_dir, safe_serialization=True)
-    prepared.tokenizer.save(out_dir)
     names = (*prepared.relations, *(f"^{name}" for name in prepared.relations))
     relations = {
         name: {"index": place, "label": prepared.labels[place]} for place, name in enumerate(names)
     }
-    atomic_write_json(out_dir / "relations.json", relations)
+    write_model(model, prepared.tokenizer, relations, out_dir)
     progress.end()
     return result
