@@ -173,6 +173,14 @@ class TrainConfig(Settings):
             raise ValueError("length_curriculum keeps at least 2 roots")
         return self
 
+    def lasting(self) -> dict[str, Any]:
+        """Return the settings whose change makes a training anew, as plain values.
+
+        A checkpoint is gone on from when any of `FREE_FIELDS` changes; the threads stay here
+        nevertheless, because the bytes of a result may depend on their number.
+        """
+        return self.model_dump(mode="json", exclude=set(FREE_FIELDS - {"n_threads"}))
+
     def weight_at(self, objective: str, step: float) -> float:
         """Return an objective's weight after so many finished updates.
 

@@ -20,6 +20,7 @@ from graphmert.errors import CapabilityError, CheckpointError, ConfigError, Form
 from graphmert.extract import Answers, Query
 from graphmert.kg import KG, Triple, validate
 from graphmert.kg.types import Entity
+from graphmert.progress import Silent
 from graphmert.run import RunConfig
 from graphmert.run.answers import asked_heads, draw_evenly, head_queries
 from graphmert.run.extraction import Candidate, _GraphBuilder, average_precision, propose
@@ -230,14 +231,34 @@ def test_relation_words_are_asked_as_they_were_trained(
     assert len(relation_names(prepared, build_model(config, prepared).config).tokens) == 6
 
 
+class Told(Silent):
+    """Keep the lines told; what they announce has not happened yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        assert (self.folder / "checkpoints").is_dir()
+        self.lines.append(text)
+
+
 def test_only_checkpoints_of_other_inputs_are_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     drop_stale_training(folder, "one")
     (folder / "kept").touch()
     drop_stale_training(folder, "one")
     assert (folder / "kept").exists()
-    drop_stale_training(folder, "two")
+    (folder / "checkpoints" / "checkpoint-7").mkdir(parents=True)
+    told = Told(folder)
+    drop_stale_training(folder, "one", told)
+    assert told.lines == []
+    drop_stale_training(folder, "two", told)
     assert [path.name for path in folder.iterdir()] == ["fingerprint.txt"]
+    (line,) = told.lines
+    assert str(folder) in line
+    assert "update 7" in line
+    assert "settings" in line
 
 
 # --- models ---------------------------------------------------------------------------------
@@ -397,6 +418,32 @@ def test_what_a_setting_undoes(
         ]
         same = [plans[0].fingerprint(one) == plans[1].fingerprint(one) for one in run.STAGES]
     assert same.index(False) == run.STAGES.index(first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"micro_batch_size": 4},
+        {"max_tokens_per_micro_batch": 512},
+        {"prefetch": True},
+        {"tracker": "tensorboard"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_helps_against_full_memory_keeps_the_checkpoints(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    (tmp_path / "tiny.obo").write_text(tiny_run.ontology(), encoding="utf-8")
+    with tiny_run.working_in(tmp_path):
+        plans = [
+            run._Plan(build(tiny_run.settings(train=train), RunConfig), Path("run"))
+            for train in ({}, change, {"n_threads": 2}, {"batch_size": 8})
+        ]
+    for plan in plans:
+        plan.manifest.stages = {"prepare": {"outputs": {}}}
+    first, same, *others = (plan.fingerprint("train") for plan in plans)
+    assert same == first
+    assert first not in others
 
 
 def test_a_tail_limit_that_changes_no_table_trains_again(finished: Path, tmp_path: Path) -> None:

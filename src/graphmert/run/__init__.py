@@ -231,6 +231,8 @@ class _Plan:
             "report": [],
         }[stage]
         own = {name: config[name] for name in parts}
+        if stage == "train":
+            own["train"] = self.config.train.lasting()
         if self.config.complete.is_on:
             own["complete"] = self._of_completion(stage, config["complete"])
         if stage == "extract":

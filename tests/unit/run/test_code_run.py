@@ -84,6 +84,13 @@ def test_finished_stages_are_not_done_again(finished: CodeRunConfig) -> None:
     assert set(planned.summary["stages"].values()) == {"done"}
 
 
+def test_what_helps_against_full_memory_undoes_no_stage(finished: CodeRunConfig) -> None:
+    free = {"micro_batch_size": 2, "prefetch": True}
+    other = finished.model_copy(update={"train": finished.train.model_copy(update=free)})
+    planned = execute_code(other, dry_run=True)
+    assert set(planned.summary["stages"].values()) == {"done"}
+
+
 def test_the_same_settings_give_the_same_bytes(
     finished: CodeRunConfig, index: Path, tmp_path: Path
 ) -> None:

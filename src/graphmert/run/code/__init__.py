@@ -125,8 +125,9 @@ class _Plan:
             "report": [],
         }[stage]
         own = {name: config[name] for name in parts}
-        if stage == "train":  # only the room for its positions
-            own["tune"] = {"max_roots": config["tune"]["max_roots"]}
+        if stage == "train":
+            own["train"] = self.config.train.lasting()
+            own["tune"] = {"max_roots": config["tune"]["max_roots"]}  # the room for positions
         inputs = self.inputs if stage in ("prepare", "train", "evaluate") else {}
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
         return fingerprint("code", stage, own, inputs, before)
