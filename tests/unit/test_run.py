@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from graphmert.errors import CapabilityError, CheckpointError, ConfigError, Form
 from graphmert.extract import Answers, Query
 from graphmert.kg import KG, Triple, validate
 from graphmert.kg.types import Entity
+from graphmert.masking import MaskingConfig
 from graphmert.progress import Silent
 from graphmert.run import RunConfig
+from graphmert.run import manifest as manifest_module
 from graphmert.run.answers import asked_heads, draw_evenly, head_queries
 from graphmert.run.extraction import Candidate, _GraphBuilder, average_precision, propose
 from graphmert.run.manifest import Manifest, StageOutput, fingerprint
@@ -383,6 +386,44 @@ def test_a_stage_whose_ledger_does_not_balance_fails(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="does not balance"):
         Manifest(tmp_path, {}, ("a",)).run("a", "f", lambda: StageOutput([], {}, (ledger,)))
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_stage_keeps_what_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ("a", "b")
+    Manifest(tmp_path, {"config_hash": "old"}, order).run("a", "f", lambda: a_stage(tmp_path, "a"))
+    monkeypatch.setattr(manifest_module, "version", lambda name: "9.9")
+    later = Manifest(tmp_path, {"config_hash": "new"}, order)
+    later.run("b", "f", lambda: a_stage(tmp_path, "b"))
+    written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert written["config_hash"] == "new"
+    assert {name: one["config_hash"] for name, one in written["stages"].items()} == {
+        "a": "old", "b": "new",
+    }  # fmt: skip
+    assert written["stages"]["b"]["versions"]["graphmert"] == "9.9"
+    assert written["stages"]["a"]["versions"]["graphmert"] == version("graphmert")
+    assert later.made_by("a") == version("graphmert")
+
+
+def test_another_version_does_every_stage_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.obo").write_text(tiny_run.ontology(), encoding="utf-8")
+    with tiny_run.working_in(tmp_path):
+        plan = run._Plan(build(tiny_run.settings(), RunConfig), Path("run"))
+    plan.manifest.stages = {stage: {"outputs": {}} for stage in run.STAGES}
+    before = {stage: plan.fingerprint(stage) for stage in run.STAGES}
+    monkeypatch.setattr(run, "version", lambda name: "9.9")
+    assert not {plan.fingerprint(stage) for stage in run.STAGES} & set(before.values())
+    # What an older version made is still known to be of one piece.
+    record = {"fingerprint": before["extract"], "versions": {"graphmert": version("graphmert")}}
+    stages = plan.manifest.stages | {"extract": plan.manifest.stages["extract"] | record}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"stages": stages}))
+    assert run.is_current(tmp_path / "run", "extract", plan.config, plan.inputs)
+    other = plan.config.model_copy(update={"masking": MaskingConfig(query_slots=99)})
+    assert not run.is_current(tmp_path / "run", "extract", other, plan.inputs)
 
 
 @pytest.mark.parametrize(

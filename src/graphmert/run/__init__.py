@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from graphmert.config import load_toml, to_toml
 from graphmert.errors import ConfigError
 from graphmert.inject import InjectSettings
 from graphmert.progress import Progress, Silent
-from graphmert.run.manifest import Manifest, StageOutput, fingerprint
+from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
 from graphmert.run.settings import (
     DEFINITIONS,
     DataSettings,
@@ -171,12 +172,17 @@ def fingerprint_of(run_dir: Path, stage: str, config: RunConfig, inputs: Mapping
 def is_current(run_dir: Path, stage: str, config: RunConfig, inputs: Mapping[str, str]) -> bool:
     """Whether a stage recorded in a run was done with its configuration and the stages before.
 
+    It may have been done by another version of this package.
+
     Args:
         config, inputs: as the manifest records them; no input is read.
     """
     plan = _Plan(config, run_dir, inputs=inputs)
     recorded = plan.manifest.stages.get(stage, {}).get("fingerprint")
-    return recorded is not None and recorded == plan.fingerprint(stage)
+    made_by = plan.manifest.made_by(stage)
+    if recorded is None or made_by is None:
+        return False
+    return recorded == plan.fingerprint(stage, made_by=made_by)
 
 
 class _Plan:
@@ -220,8 +226,13 @@ class _Plan:
             if body is not None and (Path(body) / "model.safetensors").is_file():
                 self.inputs[role] = sha256_file(Path(body) / "model.safetensors")
 
-    def fingerprint(self, stage: str) -> str:
-        """What the stage's result depends on."""
+    def fingerprint(self, stage: str, *, made_by: str | None = None) -> str:
+        """What the stage's result depends on.
+
+        Args:
+            made_by: version of this package, the one that runs when None.
+        """
+        made_by = made_by or version(PACKAGE)
         config = self.config.model_dump(mode="json")
         parts = {
             "prepare": ["data", "split", "text"],
@@ -240,7 +251,7 @@ class _Plan:
         if stage == "prepare":
             own["vocab_size"] = None if self.body else self.config.model.vocab_size
             own |= self._of_corpus(config)
-            return fingerprint(stage, own, self.inputs["kg"], self.inputs.get("body"))
+            return fingerprint(made_by, stage, own, self.inputs["kg"], self.inputs.get("body"))
         if stage in ("train", "evaluate"):
             own["body"] = self.inputs.get("body", config["data"]["body"])
         if stage == "evaluate":
@@ -248,7 +259,7 @@ class _Plan:
         if stage in ("extract", "evaluate"):
             own["compute"] = [config["train"][name] for name in ("precision", "n_threads")]
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
-        return fingerprint(stage, own, before)
+        return fingerprint(made_by, stage, own, before)
 
     def _of_completion(self, stage: str, settings: dict[str, Any]) -> dict[str, Any]:
         """The part of `complete` that a stage depends on, with the files it names."""

@@ -16,7 +16,8 @@ from typing import Any
 from graphmert.errors import FormatError
 from graphmert.shards import Ledger, atomic_write_json, sha256_file
 
-PACKAGES = ("graphmert", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+PACKAGE = "graphmert"
+PACKAGES = (PACKAGE, "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 def fingerprint(*parts: object) -> str:
@@ -36,7 +37,11 @@ class StageOutput:
 
 
 class Manifest:
-    """`manifest.json`, `ledger.json` and `timings.json` of a run directory."""
+    """`manifest.json`, `ledger.json` and `timings.json` of a run directory.
+
+    The header is of the call that wrote last; each stage keeps the versions and the hash of the
+    configuration that it was done with.
+    """
 
     def __init__(self, path: Path, header: Mapping[str, Any], order: Sequence[str]) -> None:
         self.path = path
@@ -48,6 +53,10 @@ class Manifest:
             self.stages = dict(old.get("stages", {}))
             self.timings = _read_json(path / "timings.json")
         self.header = dict(header) | {"versions": {name: version(name) for name in PACKAGES}}
+
+    def made_by(self, stage: str) -> str | None:
+        """The version of this package that did a stage, where it is recorded."""
+        return self.stages.get(stage, {}).get("versions", {}).get(PACKAGE)
 
     def is_done(self, stage: str, wanted: str) -> bool:
         """Whether the stage was finished on the same inputs and its files are still the same."""
@@ -72,6 +81,8 @@ class Manifest:
         self.stages[stage] = {
             "state": "done",
             "fingerprint": wanted,
+            "versions": self.header["versions"],
+            "config_hash": self._config_hash(),
             "counts": dict(output.counts),
             "ledgers": [ledger.check().to_dict() for ledger in output.ledgers],
             "outputs": {
@@ -85,6 +96,10 @@ class Manifest:
         }
         self.write()
         return output
+
+    def _config_hash(self) -> str:
+        known = self.header.get("config_hash")
+        return fingerprint(self.header.get("config")) if known is None else str(known)
 
     def write(self) -> None:
         """Write the three files; ledgers in the order of the stages.

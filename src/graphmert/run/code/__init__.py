@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from graphmert.config import load_toml
 from graphmert.errors import ConfigError
 from graphmert.progress import Progress, Silent
 from graphmert.run.code.settings import CodeRunConfig
-from graphmert.run.manifest import Manifest, StageOutput, fingerprint
+from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
 from graphmert.shards import sha256_file
 
 STAGES = ("prepare", "train", "tune", "evaluate", "report")
@@ -130,7 +131,7 @@ class _Plan:
             own["tune"] = {"max_roots": config["tune"]["max_roots"]}  # the room for positions
         inputs = self.inputs if stage in ("prepare", "train", "evaluate") else {}
         before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
-        return fingerprint("code", stage, own, inputs, before)
+        return fingerprint("code", version(PACKAGE), stage, own, inputs, before)
 
     def work(self, stage: str, mark: str, progress: Progress) -> Callable[[], StageOutput]:
         """The function that does a stage."""
