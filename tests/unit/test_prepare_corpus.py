@@ -212,6 +212,22 @@ def test_a_run_without_scores_links_or_candidates(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "corpus" / "tagger.safetensors").exists()
 
 
+def test_a_single_file_counts_with_its_name(tmp_path: Path) -> None:
+    """A text's id is its file's name; of a graph's file only the content counts."""
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("Rye bread.", encoding="utf-8")
+    one, other = [tmp_path / "a.txt"], [tmp_path / "b.txt"]
+    assert run.hash_of(one) == run.hash_of(other)
+    assert run.hash_of(one, named=True) != run.hash_of(other, named=True)
+    shutil.copytree(SAMPLE, tmp_path / "sample")
+    with tiny_run.working_in(tmp_path):
+        marks = {
+            run._Plan(config(data={"corpus": name}), tmp_path / "run").fingerprint("prepare")
+            for name in ("a.txt", "b.txt")
+        }
+    assert len(marks) == 2
+
+
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no corpus": ({"data": {"corpus": "gone"}}, ConfigError, "corpus does not exist"),
     "no model": ({"embedding": {"model": "no/such"}}, CapabilityError, "embedding model"),

@@ -133,9 +133,14 @@ def _write_config(config: RunConfig, path: Path) -> None:
         atomic_write_text(path, text)
 
 
-def hash_of(paths: Sequence[Path]) -> str:
-    """Hash files, and folders by the names and contents of their files; one file by its own."""
-    if len(paths) == 1 and paths[0].is_file():
+def hash_of(paths: Sequence[Path], *, named: bool = False) -> str:
+    """Hash files, and folders by the names and contents of their files.
+
+    Args:
+        named: a single file counts with its name as well, from which documents have their ids;
+            else by its content alone.
+    """
+    if len(paths) == 1 and paths[0].is_file() and not named:
         return sha256_file(paths[0])
     found = []
     for path in paths:
@@ -209,7 +214,7 @@ class _Plan:
         self.body = body_path(config.data.body)
         self.inputs = {"kg": hash_of(self.kg)}
         if self.corpus is not None:
-            self.inputs["corpus"] = hash_of([self.corpus])
+            self.inputs["corpus"] = hash_of([self.corpus], named=True)
         embeds = self.corpus is not None or config.extract.corpus.beta is not None
         if embeds and config.embedding.model != "lexical":
             embedding = Path(str(body_path(config.embedding.model))) / "model.safetensors"

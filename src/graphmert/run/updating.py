@@ -92,7 +92,7 @@ def extract_documents(
     if run.made_by != __version__:
         progress.message(f"the run was made by graphmert {run.made_by}, this is {__version__}")
     mark = run.fingerprint(FORMAT, {name: version(name) for name in PACKAGES})
-    inputs = {"documents": hash_of(documents), "model": mark, "weights": run.model_hash}
+    inputs = {"documents": hash_of(documents, named=True), "model": mark, "weights": run.model_hash}
     header = {
         "config": run.config.model_dump(mode="json", include={"text", "corpus", "extract"}),
         "inputs": inputs,

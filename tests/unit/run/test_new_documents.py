@@ -219,6 +219,17 @@ def test_a_second_time_does_nothing(out: Path, frozen_run: Path) -> None:
 # --- bad input ------------------------------------------------------------------------------
 
 
+def test_a_renamed_document_has_another_id(frozen_run: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text(tiny_documents.TEXTS[0], encoding="utf-8")
+    extract_documents(frozen_run, [first], tmp_path / "out", min_accepted=0)
+    assert [row["doc_id"] for row in rows(tmp_path / "out", "corpus/documents")] == ["a.txt"]
+    first.rename(second)
+    again = extract_documents(frozen_run, [second], tmp_path / "out", min_accepted=0)
+    assert again.summary["documents"] == {"computed": 1, "reused": 0}
+    assert [row["doc_id"] for row in rows(tmp_path / "out", "corpus/documents")] == ["b.txt"]
+
+
 def test_bad_documents_leave_the_folder_as_it_was(frozen_run: Path, tmp_path: Path) -> None:
     docs = tiny_documents.write_texts(tmp_path / "docs", {"a.txt": "Salt and butter."})
     extract_documents(frozen_run, [docs], tmp_path / "out", min_accepted=0)
