@@ -219,13 +219,6 @@ def test_a_single_file_counts_with_its_name(tmp_path: Path) -> None:
     one, other = [tmp_path / "a.txt"], [tmp_path / "b.txt"]
     assert run.hash_of(one) == run.hash_of(other)
     assert run.hash_of(one, named=True) != run.hash_of(other, named=True)
-    shutil.copytree(SAMPLE, tmp_path / "sample")
-    with tiny_run.working_in(tmp_path):
-        marks = {
-            run._Plan(config(data={"corpus": name}), tmp_path / "run").fingerprint("prepare")
-            for name in ("a.txt", "b.txt")
-        }
-    assert len(marks) == 2
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphmert.config import load_toml, to_toml
+from graphmert.domains.text.embedding import LEXICAL
 from graphmert.errors import ConfigError
+from graphmert.hub import WEIGHTS, hash_pretrained
 from graphmert.inject import InjectSettings
 from graphmert.progress import Progress, Silent
 from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
@@ -215,11 +217,11 @@ class _Plan:
         self.inputs = {"kg": hash_of(self.kg)}
         if self.corpus is not None:
             self.inputs["corpus"] = hash_of([self.corpus], named=True)
-        embeds = self.corpus is not None or config.extract.corpus.beta is not None
-        if embeds and config.embedding.model != "lexical":
-            embedding = Path(str(body_path(config.embedding.model))) / "model.safetensors"
-            if embedding.is_file():
-                self.inputs["embedding"] = sha256_file(embedding)
+        if self._embeds() and config.embedding.model != LEXICAL:
+            embedding = str(body_path(config.embedding.model))
+            self.inputs["embedding_files"] = hash_pretrained(embedding, what="embedding model")
+            if (weights := Path(embedding) / WEIGHTS).is_file():
+                self.inputs["embedding"] = sha256_file(weights)
         if config.kg.schema_file:
             self.inputs["schema"] = hash_of([Path(config.kg.schema_file)])
         if config.complete.is_on:
@@ -228,8 +230,17 @@ class _Plan:
                     self.inputs[role] = hash_of([kg_source(place)])
         judge = body_path(config.evaluate.body)
         for role, body in (("body", self.body), ("baseline_body", judge)):
-            if body is not None and (Path(body) / "model.safetensors").is_file():
-                self.inputs[role] = sha256_file(Path(body) / "model.safetensors")
+            if body is not None:
+                self.inputs[role] = hash_pretrained(body, what="pretrained body")
+
+    def _embeds(self) -> bool:
+        """Whether the run may need the embedding model."""
+        config = self.config
+        finds = config.candidates.phrases.enabled or config.candidates.tagger.enabled
+        links = config.link.enabled and finds
+        chooses = config.inject.method == "scored"
+        compares = config.extract.corpus.enabled and config.extract.corpus.beta is not None
+        return (self.corpus is not None and (links or chooses)) or compares
 
     def fingerprint(self, stage: str, *, made_by: str | None = None) -> str:
         """What the stage's result depends on.
@@ -258,7 +269,7 @@ class _Plan:
             own |= self._of_corpus(config)
             return fingerprint(made_by, stage, own, self.inputs["kg"], self.inputs.get("body"))
         if stage in ("train", "evaluate"):
-            own["body"] = self.inputs.get("body", config["data"]["body"])
+            own["body"] = self.inputs.get("body")
         if stage == "evaluate":
             own["baseline_body"] = self.inputs.get("baseline_body")
         if stage in ("extract", "evaluate"):
@@ -280,7 +291,7 @@ class _Plan:
 
     def _of_corpus(self, config: dict[str, Any]) -> dict[str, Any]:
         """What else preparing depends on: for definitions only what is not the default."""
-        inputs = ("schema",) if self.corpus is None else ("corpus", "embedding", "schema")
+        inputs = ("schema",) if self.corpus is None else ("corpus", "embedding_files", "schema")
         own = {f"input {name}": self.inputs[name] for name in inputs if name in self.inputs}
         for name in CORPUS_SECTIONS:
             plain = RunConfig.model_fields[name].default.model_dump(mode="json")
@@ -300,7 +311,7 @@ class _Plan:
         }
         own: dict[str, Any] = {"extract": found}
         if self.config.extract.corpus.beta is not None:
-            own["embedding"] = [config["embedding"], self.inputs.get("embedding")]
+            own["embedding"] = [config["embedding"], self.inputs.get("embedding_files")]
         return own
 
     def work(self, stage: str, wanted: str, progress: Progress) -> Callable[[], StageOutput]:

@@ -7,18 +7,20 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from graphmert.errors import CapabilityError, FormatError
+from graphmert.hub import POOLING, hash_pretrained, pretrained_files
 from graphmert.progress import Progress, Silent
-from graphmert.shards import sha256_file
 
 LEXICAL = "lexical"
 Precision = Literal["fp32", "bf16"]
 
+_WHAT = "embedding model"
 _BATCH_TOKENS = 4_096
 _LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _LEXICAL_WIDTH = 512
@@ -112,17 +114,19 @@ class ModelEmbedder:
                 expected="a folder with config.json, or a model id in the local hub cache",
                 fix=f'Fetch it first and give its folder, or set embedding.model = "{LEXICAL}".',
             ) from error
-        self._pooling = _pooling_of(Path(model))
+        self._pooling = _pooling_of(pretrained_files(model, what=_WHAT).get(POOLING))
         self._network: Any = None
         self._cache = None if cache is None else VectorCache(cache, self.fingerprint)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights (or the id), the longest text, pooling and precision."""
-        weights = Path(self.model) / "model.safetensors"
-        name = sha256_file(weights) if weights.is_file() else self.model
-        parts = [name, str(self.max_tokens), self._pooling, self.precision]
+        """Hash of weights, tokenizer and configuration, the longest text, pooling, precision."""
+        parts = [self._files_hash, str(self.max_tokens), self._pooling, self.precision]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+
+    @cached_property
+    def _files_hash(self) -> str:
+        return hash_pretrained(self.model, what=_WHAT)
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> np.ndarray:
         """Return float32 (n, width); vectors of known texts come from the cache."""
@@ -256,10 +260,9 @@ def _bucket(length: int, longest: int) -> int:
     return min(next((one for one in _LENGTHS if one >= length), longest), longest)
 
 
-def _pooling_of(folder: Path) -> str:
+def _pooling_of(file: Path | None) -> str:
     """Return "mean" or "first", as sentence-transformers' own file says; mean without it."""
-    file = folder / "1_Pooling" / "config.json"
-    if not file.is_file():
+    if file is None:
         return "mean"
     found = json.loads(file.read_text(encoding="utf-8"))
     return "first" if found.get("pooling_mode_cls_token") else "mean"

@@ -13,6 +13,7 @@ from typing import Any
 
 from graphmert.config import load_toml
 from graphmert.errors import ConfigError
+from graphmert.hub import hash_pretrained
 from graphmert.progress import Progress, Silent
 from graphmert.run.code.settings import CodeRunConfig
 from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
@@ -100,8 +101,8 @@ class _Plan:
                     fix="run: graphmert code index PATH --out DIR",
                 )
         self.inputs = {name: sha256_file(index / name) for name in INDEX_FILES}
-        if self.body is not None and (Path(self.body) / "model.safetensors").is_file():
-            self.inputs["body"] = sha256_file(Path(self.body) / "model.safetensors")
+        if self.body is not None:
+            self.inputs["body"] = hash_pretrained(self.body, what="pretrained body")
         if config.evaluate.truth:
             self.inputs["truth"] = sha256_file(config.evaluate.truth)
         dumped = config.model_dump(mode="json", exclude={"out"})

@@ -73,6 +73,19 @@ def test_pooling_is_what_the_folder_says(model: Path, tmp_path: Path) -> None:
     assert first.fingerprint != mean.fingerprint
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_the_fingerprint_is_of_all_files(model: Path, tmp_path: Path, name: str) -> None:
+    import shutil
+
+    before = ModelEmbedder(str(model), cache=None, max_tokens=32, precision="fp32").fingerprint
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    same = ModelEmbedder(str(copy), cache=None, max_tokens=32, precision="fp32")
+    assert same.fingerprint == before
+    other = ModelEmbedder(str(copy), cache=None, max_tokens=32, precision="fp32")
+    (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+    assert other.fingerprint != before
+
+
 def test_known_texts_come_from_the_cache(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
