@@ -86,6 +86,7 @@ def execute(
     Returns: exit code 1 where fewer triples were accepted than `extract.min_accepted`.
     """
     progress = progress or Silent()
+    _check(config)
     last = STAGES.index(stage) if stage is not None else len(STAGES) - 1
     weights = config.train.weights
     if last >= STAGES.index("extract") and weights and not weights.get("entity"):
@@ -123,6 +124,16 @@ def execute(
         )
         code = 1
     return RunResult(code, summary)
+
+
+def _check(config: RunConfig) -> None:
+    """Check what the types of the settings leave open, before anything is read."""
+    from graphmert.model import OBJECTIVES
+    from graphmert.run.checking import check_network, check_objectives
+
+    model = config.model
+    loss_form = check_network(model.preset, model.form, model.changes)
+    check_objectives(config.train, OBJECTIVES, loss_form)
 
 
 def _write_config(config: RunConfig, path: Path) -> None:

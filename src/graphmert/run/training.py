@@ -22,6 +22,7 @@ from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
 from graphmert.presets import FORMS, preset_config
 from graphmert.pretrained import from_body
 from graphmert.progress import Progress, Silent
+from graphmert.run.losses import by_loss, loss_form_of
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import RunConfig, body_path
 from graphmert.shards import (
@@ -176,7 +177,12 @@ def train_run(
     """Train and write `model/`: weights, configuration, tokenizer, relations, training.jsonl."""
     model = build_model(config, prepared)
     feeds = build_feeds(config, prepared, model.config)
-    settings = config.train.model_copy(update={"weights": _weights(config)})
+    settings = by_loss(
+        config.train,
+        asked=objectives(config),
+        known=OBJECTIVES,
+        loss_form=loss_form_of(config.model.form, config.model.changes),
+    )
     total = settings.n_steps(feeds.train)
     progress.begin("train", total=total, unit="updates")
 
@@ -262,16 +268,3 @@ def read_relations(out_dir: Path) -> dict[str, int]:
     """Relation indices of a trained model."""
     text = (out_dir / "relations.json").read_text(encoding="utf-8")
     return {name: int(value["index"]) for name, value in json.loads(text).items()}
-
-
-def _weights(config: RunConfig) -> dict[str, float]:
-    """Weights by the names the model's losses have under the form's way of adding them."""
-    asked = objectives(config)
-    given = {name: config.train.weights.get(name, 1.0) for name in asked}
-    form = config.model.changes.get("loss_form", FORMS[config.model.form].get("loss_form", "mean"))
-    if form == "sum":
-        return {f"{name}_sum": weight for name, weight in given.items()}
-    if form == "joint":
-        rest = {name: weight for name, weight in given.items() if name not in ("mlm", "leaf")}
-        return {"nodes": 1.0, **rest}
-    return given

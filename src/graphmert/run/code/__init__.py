@@ -54,9 +54,12 @@ def execute_code(
     """Run all stages up to and including `last`; finished ones are not done again.
 
     Raises:
-        ConfigError: the index is not there.
+        ConfigError: the index is not there, or a setting names something unknown.
     """
+    from graphmert.run.code.training import check_settings
+
     progress = progress or Silent()
+    check_settings(config)
     plan = _Plan(config)
     wanted = STAGES[: STAGES.index(last) + 1]
     if dry_run:

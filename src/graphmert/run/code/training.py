@@ -14,17 +14,32 @@ from graphmert.chain import LeafyChain
 from graphmert.config import config_hash
 from graphmert.constraints import REGULARISERS
 from graphmert.domains.code.rules import entity_types
-from graphmert.errors import ConfigError
 from graphmert.feed import ChainFeed
 from graphmert.masking import MaskingConfig
 from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
 from graphmert.presets import FORMS, PRESETS, preset_config
 from graphmert.pretrained import from_body
 from graphmert.progress import Progress
+from graphmert.run.checking import check_network, check_objectives
 from graphmert.run.code.prepared import CodePrepared
 from graphmert.run.code.settings import CodeRunConfig
+from graphmert.run.losses import by_loss, loss_form_of
 from graphmert.run.training import write_model
 from graphmert.train import TrainResult, train
+
+KNOWN = (*OBJECTIVES, *REGULARISERS)
+
+
+def check_settings(config: CodeRunConfig) -> None:
+    """Check what the settings' types leave open: preset, changed fields, objectives.
+
+    Raises:
+        ConfigError: something unknown; names the nearest.
+    """
+    presets = [name for name in PRESETS if name in FORMS]
+    preset = config.model.preset
+    form = check_network(preset, preset, config.model.changes, presets=presets)
+    check_objectives(config.train, KNOWN, form)
 
 
 def asked_objectives(config: CodeRunConfig) -> tuple[str, ...]:
@@ -32,7 +47,7 @@ def asked_objectives(config: CodeRunConfig) -> tuple[str, ...]:
     weights = config.train.weights
     if not weights:
         return tuple(PRESETS[config.model.preset].get("objectives", OBJECTIVES))
-    return tuple(n for n in (*OBJECTIVES, *REGULARISERS) if weights.get(n, 0) > 0)
+    return tuple(n for n in KNOWN if weights.get(n, 0) > 0)
 
 
 def build_model(config: CodeRunConfig, prepared: CodePrepared, body: str | None) -> GraphMERT:
@@ -48,10 +63,6 @@ def build_model(config: CodeRunConfig, prepared: CodePrepared, body: str | None)
         "max_span": config.masking.max_span,
     }
     form = config.model.preset
-    if form not in FORMS or form not in PRESETS:
-        raise ConfigError(
-            "not a preset for code", where="model.preset", got=form, expected=", ".join(FORMS)
-        )
     if body is not None:
         return from_body(body, **(FORMS[form] | changes | config.model.changes))
     tokenizer = prepared.tokenizer
@@ -151,10 +162,12 @@ def train_code(
     """Train and write `model/`: weights, configuration, tokenizer, relations, training.jsonl."""
     model = build_model(config, prepared, body)
     feeds = build_feeds(config, prepared, model.config)
-    settings = config.train
-    if settings.weights:
-        asked = asked_objectives(config)
-        settings = settings.model_copy(update={"weights": {n: settings.weights[n] for n in asked}})
+    settings = by_loss(
+        config.train,
+        asked=asked_objectives(config) if config.train.weights else (),
+        known=KNOWN,
+        loss_form=loss_form_of(config.model.preset, config.model.changes),
+    )
     if config.checkpoint_epochs is not None:
         every = max(1, round(config.checkpoint_epochs * feeds.train.steps_per_epoch))
         settings = settings.model_copy(update={"checkpoint_every": every})

@@ -10,11 +10,13 @@ import torch
 from graphmert.batch import RelationNames
 from graphmert.config import config_hash
 from graphmert.errors import ConfigError
+from graphmert.model import OBJECTIVES as ALL_OBJECTIVES
 from graphmert.model import GraphMERT, GraphMERTConfig
 from graphmert.presets import FORMS, preset_config
 from graphmert.pretrained import from_body
 from graphmert.progress import Progress
 from graphmert.run.completion.prepared import Completion
+from graphmert.run.losses import by_loss, loss_form_of
 from graphmert.run.settings import RunConfig, body_path
 from graphmert.run.training import write_model
 from graphmert.train import TrainResult, train
@@ -93,7 +95,12 @@ def train_completion(
     """Train and write `model/`: weights, configuration, tokenizer, relations, training.jsonl."""
     model = build_model(config, prepared)
     feed, valid = build_feeds(config, prepared, model.config)
-    settings = config.train.model_copy(update={"weights": dict.fromkeys(OBJECTIVES, 1.0)})
+    settings = by_loss(
+        config.train.model_copy(update={"weights": {}}),
+        asked=OBJECTIVES,
+        known=ALL_OBJECTIVES,
+        loss_form=loss_form_of(config.model.form, config.model.changes),
+    )
     progress.begin("train", total=settings.n_steps(feed), unit="updates")
     result = train(
         model,
