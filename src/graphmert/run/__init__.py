@@ -84,6 +84,9 @@ def execute(
     """Run all stages up to and including `stage`; finished ones are not done again.
 
     Returns: exit code 1 where fewer triples were accepted than `extract.min_accepted`.
+
+    Raises:
+        ConfigError: a setting names something unknown, or a launcher started several processes.
     """
     progress = progress or Silent()
     _check(config)
@@ -127,10 +130,11 @@ def execute(
 
 
 def _check(config: RunConfig) -> None:
-    """Check what the types of the settings leave open, before anything is read."""
+    """Check what the types of the settings leave open, and the launcher, before anything else."""
     from graphmert.model import OBJECTIVES
-    from graphmert.run.checking import check_network, check_objectives
+    from graphmert.run.checking import check_network, check_objectives, require_one_process
 
+    require_one_process()
     model = config.model
     loss_form = check_network(model.preset, model.form, model.changes)
     check_objectives(config.train, OBJECTIVES, loss_form)

@@ -35,7 +35,7 @@ def require_one_process() -> None:
             where="WORLD_SIZE",
             got=n_processes,
             expected=1,
-            fix="Start the command without torchrun or accelerate launch.",
+            fix="Start the command without torchrun or accelerate launch, and unset WORLD_SIZE.",
         )
 
 

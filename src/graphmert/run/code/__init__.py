@@ -54,11 +54,14 @@ def execute_code(
     """Run all stages up to and including `last`; finished ones are not done again.
 
     Raises:
-        ConfigError: the index is not there, or a setting names something unknown.
+        ConfigError: the index is not there, a setting names something unknown, or a launcher
+            started several processes.
     """
+    from graphmert.run.checking import require_one_process
     from graphmert.run.code.training import check_settings
 
     progress = progress or Silent()
+    require_one_process()
     check_settings(config)
     plan = _Plan(config)
     wanted = STAGES[: STAGES.index(last) + 1]

@@ -31,7 +31,7 @@ KNOWN = (*OBJECTIVES, *REGULARISERS)
 
 
 def check_settings(config: CodeRunConfig) -> None:
-    """Check what the settings' types leave open: preset, changed fields, objectives.
+    """Check what the settings' types leave open (preset, changed fields, objectives).
 
     Raises:
         ConfigError: something unknown; names the nearest.
