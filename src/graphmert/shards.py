@@ -12,7 +12,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import pickle
 import secrets
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ EXAMPLES_PER_REASON = 5
 TEMPORARY_MARK = ".writing-"
 NO_SPACE_TEXT = "No space left on device"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_FINGERPRINT_KEY = b"graphmert.fingerprint"
 
 
 # --- atomic files ---------------------------------------------------------------------------
@@ -378,30 +376,38 @@ class ShardFunction(Protocol):
         ...
 
 
+class Keep(Protocol):
+    """Where results of finished shards lie, such as `graphmert.kept.KeptResults`."""
+
+    def read(self, index: int) -> tuple[bool, Any]:
+        """Return (found, result) of a shard."""
+        ...
+
+    def write(self, index: int, result: Any) -> None:
+        """Keep a shard's result."""
+        ...
+
+
 def map_shards(
     fn: ShardFunction,
     shards: Sequence[Any],
     *,
     n_workers: int = 1,
-    out_dir: Path | str | None = None,
-    name: str = "shard",
-    fingerprint: str = "",
+    keep: Keep | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Any]:
     """Apply a function to every shard, over processes when asked, and keep shard order.
 
     The caller fixes what is in each shard; the number of workers decides only where a shard
-    is computed. With `out_dir` each result is written at once as an atomic file, and a later
-    call with the same fingerprint reads the files that are there and computes the rest.
+    is computed. With `keep` each result is written at once, and a later call reads those that
+    are there and computes the rest.
 
     Args:
         fn: a top-level function (or a `functools.partial` of one); returns a `pa.Table` or a
             value that pickles.
         shards: the arguments, one call each.
         n_workers: processes; 1 computes in this one.
-        out_dir: folder for the results; None keeps them in memory only.
-        name: start of the file names, `NAME-00000.parquet` or `NAME-00000.pickle`.
-        fingerprint: hash of everything the results depend on; another one recomputes.
+        keep: where results lie; None keeps them in memory only.
         on_progress: called in this process as on_progress(n_done, n_shards).
 
     Returns:
@@ -411,15 +417,10 @@ def map_shards(
         CapabilityError: the disk is full, or a worker process was killed.
         GraphMERTError: whatever `fn` raises, unchanged.
     """
-    # The number of shards belongs to the fingerprint: shard 3 of 8 is not shard 3 of 4.
-    fingerprint = f"{fingerprint}/{len(shards)}"
-    folder = None if out_dir is None else Path(out_dir)
     results: dict[int, Any] = {}
     missing: list[int] = []
     for index in range(len(shards)):
-        found, result = (False, None)
-        if folder is not None:
-            found, result = _read_result(folder, name, index, fingerprint)
+        found, result = (False, None) if keep is None else keep.read(index)
         if found:
             results[index] = result
         else:
@@ -427,9 +428,9 @@ def map_shards(
     if on_progress is not None:
         on_progress(len(results), len(shards))
 
-    for index, result in _compute(fn, shards, missing, n_workers):
-        if folder is not None:
-            _write_result(folder, name, index, fingerprint, result)
+    for index, result in _compute(fn, shards, missing, n_workers, is_kept=keep is not None):
+        if keep is not None:
+            keep.write(index, result)
         results[index] = result
         if on_progress is not None:
             on_progress(len(results), len(shards))
@@ -437,7 +438,12 @@ def map_shards(
 
 
 def _compute(
-    fn: ShardFunction, shards: Sequence[Any], missing: Sequence[int], n_workers: int
+    fn: ShardFunction,
+    shards: Sequence[Any],
+    missing: Sequence[int],
+    n_workers: int,
+    *,
+    is_kept: bool,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (index, result) as they become ready."""
     if n_workers <= 1 or len(missing) <= 1:
@@ -465,8 +471,8 @@ def _compute(
             raise CapabilityError(
                 "a worker process was killed",
                 got=error,
-                fix="If memory ran out, use fewer workers or smaller shards, then run again; "
-                "finished shards are kept.",
+                fix="If memory ran out, use fewer workers, then run again"
+                + ("; finished shards are kept." if is_kept else "."),
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -475,54 +481,3 @@ def _compute(
 def _die_on_interrupt() -> None:
     """Let Ctrl-C end a worker at once and without a traceback; the parent says what to do."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _result_paths(folder: Path, name: str, index: int) -> tuple[Path, Path]:
-    stem = f"{name}-{index:05d}"
-    return folder / f"{stem}.parquet", folder / f"{stem}.pickle"
-
-
-def _write_result(folder: Path, name: str, index: int, fingerprint: str, result: Any) -> None:
-    table_path, pickle_path = _result_paths(folder, name, index)
-    mark = fingerprint.encode("utf-8")
-    if isinstance(result, pa.Table):
-        metadata = {**(result.schema.metadata or {}), _FINGERPRINT_KEY: mark}
-        write_table(table_path, result.replace_schema_metadata(metadata))
-        pickle_path.unlink(missing_ok=True)
-    else:
-        body = pickle.dumps(result, protocol=5)
-        digest = hashlib.sha256(body).digest()
-        atomic_write_bytes(pickle_path, pickle.dumps((mark, digest), protocol=5) + body)
-        table_path.unlink(missing_ok=True)
-
-
-def _read_result(folder: Path, name: str, index: int, fingerprint: str) -> tuple[bool, Any]:
-    """Return (found, result) of a finished shard; a file of another fingerprint is not found."""
-    table_path, pickle_path = _result_paths(folder, name, index)
-    mark = fingerprint.encode("utf-8")
-    if table_path.is_file():
-        table = read_table(table_path)
-        metadata = dict(table.schema.metadata or {})
-        if metadata.pop(_FINGERPRINT_KEY, None) == mark:
-            return True, table.replace_schema_metadata(metadata or None)
-    elif pickle_path.is_file():
-        with pickle_path.open("rb") as stream:
-            try:
-                found_mark, digest = pickle.load(stream)
-            except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
-                raise _bad_result(pickle_path, error) from error
-            if found_mark == mark:
-                body = stream.read()
-                if hashlib.sha256(body).digest() != digest:
-                    raise _bad_result(pickle_path, "another checksum")
-                return True, pickle.loads(body)
-    return False, None
-
-
-def _bad_result(path: Path, got: object) -> FormatError:
-    return FormatError(
-        "shard result is not readable",
-        where=str(path),
-        got=got,
-        fix="Delete it and run the stage again.",
-    )

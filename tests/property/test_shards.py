@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import workers
 from graphmert import shards
+from graphmert.kept import KeptResults
 from graphmert.shards import Ledger
 
 events = st.lists(
@@ -82,5 +83,7 @@ def test_results_keep_shard_order_and_survive_resume(content: list[list[int]]) -
     expected = [workers.total(shard) for shard in content]
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
-            found = shards.map_shards(workers.total, content, out_dir=folder, name="t")
+            found = shards.map_shards(
+                workers.total, content, keep=KeptResults(Path(folder), "t", "f")
+            )
             assert found == expected

@@ -16,6 +16,7 @@ import tiny_run
 from graphmert import run
 from graphmert.config import build
 from graphmert.domains.text import corpus as corpus_module
+from graphmert.domains.text import passes
 from graphmert.errors import CapabilityError, ConfigError, DataError, SchemaError
 from graphmert.run import RunConfig
 from graphmert.run.prepared import Prepared
@@ -219,6 +220,41 @@ def test_a_single_file_counts_with_its_name(tmp_path: Path) -> None:
     one, other = [tmp_path / "a.txt"], [tmp_path / "b.txt"]
     assert run.hash_of(one) == run.hash_of(other)
     assert run.hash_of(one, named=True) != run.hash_of(other, named=True)
+
+
+def test_a_killed_preparation_goes_on(
+    tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing finished is done again, the bytes are those of a run not killed."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        shutil.copytree(SAMPLE, folder / "sample")
+    calls: list[int] = []
+    read_part, chain_part = passes.read_part, passes.chain_part
+
+    def counted(group: int, **options: Any) -> Any:
+        calls.append(group)
+        return read_part(group, **options)
+
+    def killed(shard: Any, **options: Any) -> Any:
+        if shard[0] == 1:
+            raise KeyboardInterrupt
+        return chain_part(shard, **options)
+
+    monkeypatch.setattr(passes, "read_part", counted)
+    prepare(whole)
+    n_groups = len(calls)
+    assert n_groups > 2
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(passes, "chain_part", killed)
+        prepare(cut)
+    names = sorted(one.name for one in (cut / "run" / ".shards").iterdir())
+    assert "chains-00000.kept" in names
+    assert "chains-00001.kept" not in names
+    prepare(cut)
+    assert len(calls) == 2 * n_groups
+    assert tiny_run.contents(cut) == tiny_run.contents(whole)
+    assert not (cut / "run" / ".shards").exists()
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -7,15 +7,18 @@ import os
 import signal
 import stat
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 import workers
 from graphmert import shards
 from graphmert.errors import CapabilityError, DataError, FormatError
+from graphmert.kept import KeptResults, drop_kept
 from graphmert.shards import Ledger
 
 SHARDS = [[1, 2, 3], [4, 5, 6, 7], [], [8]]
@@ -252,19 +255,23 @@ def test_unbalanced_ledger(offered: int) -> None:
 # --- map_shards
 
 
+def kept(folder: Path, fingerprint: str = "f") -> KeptResults:
+    return KeptResults(folder, "part", fingerprint)
+
+
 def test_one_and_many_workers_give_equal_bytes(tmp_path: Path) -> None:
     for function in (workers.squares, workers.total):
         one = tmp_path / f"{function.__name__}-1"
         two = tmp_path / f"{function.__name__}-2"
-        first = shards.map_shards(function, SHARDS, n_workers=1, out_dir=one, name="part")
-        second = shards.map_shards(function, SHARDS, n_workers=2, out_dir=two, name="part")
+        first = shards.map_shards(function, SHARDS, n_workers=1, keep=kept(one))
+        second = shards.map_shards(function, SHARDS, n_workers=2, keep=kept(two))
         assert first == second
         assert files_in(one) == files_in(two)
         assert len(files_in(one)) == len(SHARDS)
 
 
 def test_no_shards(tmp_path: Path) -> None:
-    assert shards.map_shards(workers.squares, [], n_workers=2, out_dir=tmp_path, name="x") == []
+    assert shards.map_shards(workers.squares, [], n_workers=2, keep=kept(tmp_path)) == []
 
 
 def test_finished_shards_are_not_computed_again(tmp_path: Path) -> None:
@@ -273,15 +280,13 @@ def test_finished_shards_are_not_computed_again(tmp_path: Path) -> None:
     work = [(str(calls), value) for value in range(4)]
 
     def go(fingerprint: str) -> list[int]:
-        return shards.map_shards(
-            workers.counted, work, out_dir=out, name="n", fingerprint=fingerprint
-        )
+        return shards.map_shards(workers.counted, work, keep=kept(out, fingerprint))
 
     assert go("a") == [0, 1, 2, 3]
     assert len(list(calls.iterdir())) == 4
     assert go("a") == [0, 1, 2, 3]
     assert len(list(calls.iterdir())) == 4
-    (out / "n-00002.pickle").unlink()
+    (out / "part-00002.kept").unlink()
     assert go("a") == [0, 1, 2, 3]
     assert len(list(calls.iterdir())) == 5
     assert go("b") == [0, 1, 2, 3]
@@ -289,19 +294,11 @@ def test_finished_shards_are_not_computed_again(tmp_path: Path) -> None:
 
 
 def test_resumed_tables_equal_computed_ones(tmp_path: Path) -> None:
-    computed = shards.map_shards(workers.squares, SHARDS, out_dir=tmp_path, name="t")
-    resumed = shards.map_shards(workers.squares, SHARDS, out_dir=tmp_path, name="t")
+    computed = shards.map_shards(workers.squares, SHARDS, keep=kept(tmp_path))
+    resumed = shards.map_shards(workers.squares, SHARDS, keep=kept(tmp_path))
     for one, two in zip(computed, resumed, strict=True):
         assert one.equals(two)
         assert one.schema.equals(two.schema, check_metadata=True)
-
-
-def test_another_number_of_shards_computes_again(tmp_path: Path) -> None:
-    shards.map_shards(workers.total, [[1, 2], [3]], out_dir=tmp_path, name="t", fingerprint="f")
-    (result,) = shards.map_shards(
-        workers.total, [[1, 2, 3]], out_dir=tmp_path, name="t", fingerprint="f"
-    )
-    assert result["sum"] == 6
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
@@ -311,9 +308,12 @@ def test_errors_come_through_whole(n_workers: int) -> None:
     assert str(caught.value) == "bad row (table.parquet): got 2, expected not two. F"
 
 
-def test_killed_worker_is_named() -> None:
-    with pytest.raises(CapabilityError, match="worker process was killed"):
-        shards.map_shards(workers.dies, [0, 1, 2, 3], n_workers=2)
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_killed_worker_is_named(tmp_path: Path, is_kept: bool) -> None:
+    keep = kept(tmp_path) if is_kept else None
+    with pytest.raises(CapabilityError, match="worker process was killed") as caught:
+        shards.map_shards(workers.dies, [0, 1, 2, 3], n_workers=2, keep=keep)
+    assert ("finished shards are kept" in str(caught.value)) == is_kept
 
 
 def test_progress_is_told() -> None:
@@ -322,11 +322,51 @@ def test_progress_is_told() -> None:
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-@pytest.mark.parametrize("part", ["head", "body"])
+@pytest.mark.parametrize("part", ["head", "value", "body"])
 def test_damaged_shard_result(tmp_path: Path, part: str) -> None:
-    shards.map_shards(workers.total, [[1]], out_dir=tmp_path, name="t")
-    path = tmp_path / "t-00000.pickle"
+    shards.map_shards(workers.squares, [[1]], keep=kept(tmp_path))
+    path = tmp_path / "part-00000.kept"
     data = path.read_bytes()
-    path.write_bytes(data[:5] if part == "head" else data[:-3] + b"abc")
+    damaged = {
+        "head": data[:5],
+        "value": data.replace(b'"table": 0', b'"table": 1'),
+        "body": data[:-3] + b"abc",
+    }
+    path.write_bytes(damaged[part])
     with pytest.raises(FormatError, match="not readable"):
-        shards.map_shards(workers.total, [[1]], out_dir=tmp_path, name="t")
+        shards.map_shards(workers.squares, [[1]], keep=kept(tmp_path))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A result of several pieces."""
+
+    table: pa.Table
+    keys: np.ndarray
+    ledgers: tuple[Ledger, ...]
+    words: dict[int, str]
+    rest: list[Any]
+
+
+def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
+    ledger = Ledger("stage")
+    ledger.offered(3)
+    ledger.keep(1)
+    ledger.leave_out("bad", 2, "an example")
+    table = pa.table({"text": ["🌱", None], "rows": [[1, 2], []]})
+    keys = np.array([2**64 - 1, 0], np.uint64)
+    part = Part(table, keys, (ledger,), {2**63: "a\nb"}, [None, 0.1, True, ()])
+    keep = KeptResults(tmp_path, "p", "f", records=(Part,))
+    keep.write(3, part)
+    found, back = keep.read(3)
+    assert found
+    assert back.table.equals(table)
+    assert back.keys.dtype == np.uint64
+    assert back.keys.tolist() == keys.tolist()
+    assert (back.ledgers, back.words, back.rest) == (part.ledgers, part.words, part.rest)
+    assert keep.read(2) == (False, None)
+    assert KeptResults(tmp_path, "p", "other").read(3) == (False, None)
+    with pytest.raises(TypeError, match="cannot be kept"):
+        keep.write(0, {1, 2})
+    drop_kept(tmp_path)
+    assert not tmp_path.exists()

@@ -343,7 +343,7 @@ class _Plan:
             return self._completion_work(stage, wanted, progress)
         return {
             "prepare": lambda: prepare_stage(
-                config, run_dir, self.kg, self.body, progress, corpus=self.corpus
+                config, run_dir, self.kg, self.body, progress, mark=wanted, corpus=self.corpus
             ),
             "train": lambda: stages.train_stage(config, run_dir, wanted, progress),
             "extract": lambda: stages.extract_stage(config, run_dir, progress),

@@ -97,7 +97,7 @@ def _fields() -> tuple[dict[str, Any], type[Settings]]:
     """The types of the network's fields, and settings made of them."""
     signature = inspect.signature(GraphMERTConfig.__init__)
     hints = typing.get_type_hints(GraphMERTConfig.__init__)
-    own = {
+    own: dict[str, Any] = {
         name: (hints[name], one.default)
         for name, one in signature.parameters.items()
         if one.kind is inspect.Parameter.KEYWORD_ONLY

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ from graphmert.domains.text.candidates import add_linked_mentions, with_links
 from graphmert.domains.text.corpus import import_documents
 from graphmert.domains.text.embedding import Embedder
 from graphmert.domains.text.linking import link_surfaces, normal_name
-from graphmert.domains.text.passes import ReadPart, Source
-from graphmert.domains.text.phrases import PhraseSettings, add_counts, choose_phrases, recurring
+from graphmert.domains.text.passes import ChainPart, ReadPart, Source
+from graphmert.domains.text.phrases import (
+    PhraseSettings,
+    RunCounts,
+    add_counts,
+    choose_phrases,
+    recurring,
+)
 from graphmert.domains.text.selection import select_triples, texts_of, triple_texts
 from graphmert.domains.text.tagger import (
     MentionTagger,
@@ -28,9 +35,10 @@ from graphmert.domains.text.tagger import (
 )
 from graphmert.errors import DataError
 from graphmert.inject import inject_scored, inject_simple, training_triples
+from graphmert.kept import KeptResults, drop_kept
 from graphmert.kg import KGDocument, Schema, reduce_seed, split_by_head, write_schema
 from graphmert.progress import Progress
-from graphmert.run.manifest import StageOutput
+from graphmert.run.manifest import PACKAGES, StageOutput, fingerprint
 from graphmert.run.settings import RunConfig, open_embedder
 from graphmert.shards import (
     Ledger,
@@ -44,6 +52,7 @@ from graphmert.store import RunDir, empty_table, kg_to_tables
 from graphmert.tokens import Tokenizer
 
 TAGGER_FILE = "tagger.safetensors"
+KEPT = ".shards"
 
 _TOKENIZER_CHARS = 20_000_000
 _MEASURED_SEQUENCES = 4_000
@@ -51,23 +60,40 @@ _MEASURED_SEQUENCES = 4_000
 
 @dataclass
 class _Work:
-    """The state of preparing one corpus."""
+    """The state of preparing one corpus.
+
+    Attributes:
+        mark: hash of all that preparing depends on; results of shards are kept under it.
+    """
 
     config: RunConfig
     run: RunDir
     progress: Progress
+    mark: str
     ledgers: list[Ledger] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     _embedder: Embedder | None = None
 
+    @property
+    def kept(self) -> Path:
+        """Where results of shards lie until the corpus is prepared."""
+        return self.run.path / KEPT
+
     def map(self, note: str, fn: Any, shards: Sequence[Any]) -> list[Any]:
-        """Apply a pass to every shard and tell how far it is."""
+        """Apply a pass to every shard and tell how far it is; go on where a killed one stopped."""
         self.progress.begin(note, total=len(shards), unit="shards")
+        keep = KeptResults(
+            self.kept,
+            note.replace(" ", "-"),
+            fingerprint(self.mark, note, len(shards)),
+            records=(ReadPart, RunCounts, ChainPart),
+        )
         results = map_shards(
             fn,
             shards,
             n_workers=self.config.n_workers,
+            keep=keep,
             on_progress=lambda done, total: self.progress.update(done, total=total),
         )
         self.progress.end()
@@ -101,13 +127,19 @@ def prepare_corpus(
     corpus: Path,
     body: str | None,
     progress: Progress,
+    mark: str,
 ) -> StageOutput:
     """Write corpus/, seed/ and chains/ from documents and a seed KG.
 
     Documents are read in row groups; each pass over them can be shared among processes
     (`n_workers`), which changes no byte. Heads are held out only if the corpus names them.
+    Results of row groups are kept until the end, so that a killed call goes on with the same
+    `mark`, the hash of all that the tables depend on.
     """
-    work = _Work(config, RunDir(run_dir), progress)
+    versions = {name: version(name) for name in PACKAGES}
+    work = _Work(
+        config, RunDir(run_dir), progress, fingerprint(mark, versions, config.train.n_threads)
+    )
     progress.begin("import documents")
     work.counts["documents"], ledger = import_documents(corpus, config.corpus, work.run.documents)
     progress.end(f"{work.counts['documents']} documents")
@@ -137,6 +169,7 @@ def prepare_corpus(
     injected = _choose(work, schema, triples, parts, mentions)
     _chains(work, source, schema, parts, mentions, injected)
     work.counts |= {"sequences": sequences.num_rows, "entities": len(kg.kg.entities)}
+    drop_kept(work.kept)
     return StageOutput(work.files, work.counts, work.ledgers)
 
 

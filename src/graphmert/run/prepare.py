@@ -48,6 +48,7 @@ def prepare_stage(
     body: str | None,
     progress: Progress,
     *,
+    mark: str,
     corpus: Path | None = None,
 ) -> StageOutput:
     """Write corpus/, seed/ and chains/.
@@ -55,6 +56,7 @@ def prepare_stage(
     Args:
         kg: the sources of the seed.
         body: folder or hub id of a pretrained body, whose tokenizer is taken.
+        mark: hash of all that the tables depend on.
         corpus: documents; None takes the definitions of the KG's terms.
     """
     given = _given_schema(config, kg)
@@ -66,7 +68,14 @@ def prepare_stage(
         from graphmert.run.corpus import prepare_corpus
 
         return prepare_corpus(
-            config, run_dir, document, schema, corpus=corpus, body=body, progress=progress
+            config,
+            run_dir,
+            document,
+            schema,
+            corpus=corpus,
+            body=body,
+            progress=progress,
+            mark=mark,
         )
     if config.inject.method != "all":
         raise ConfigError(
