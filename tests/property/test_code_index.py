@@ -20,6 +20,7 @@ PYTHON_BODIES = [
     "class C:\n    def frobnicate(self): ...\n\n\ndef k(c):\n    c.frobnicate()\n",
     "def f(:\n    pass\n",
     "from {other} import g as f\nA = f\n__all__ = ['f']\n",
+    "x = 1\0\n",
     "",
 ]
 SCRIPT_BODIES = [

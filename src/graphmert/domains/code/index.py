@@ -394,9 +394,12 @@ class _Build:
             self._old_documents = table.column("text")
             ids = table.column("doc_id").to_pylist()
             self._old_rows = {one: row for row, one in enumerate(ids)}
-        state = self.states[doc_id]
-        text = self._old_documents[self._old_rows[doc_id]].as_py()
-        return Decoded(text, state.sha256, 0, "", "")
+        sha256 = self.states[doc_id].sha256
+        row = self._old_rows.get(doc_id)
+        if row is None:
+            # Skipped files have no text.
+            return Decoded("", sha256, 0, "skipped", "")
+        return Decoded(self._old_documents[row].as_py(), sha256, 0, "", "")
 
     # --- what is kept -----------------------------------------------------------------------
 

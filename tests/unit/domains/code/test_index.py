@@ -310,6 +310,15 @@ def test_a_broken_update_is_followed_by_a_full_build(
     assert tables(CodeStore(tmp_path / "index").run) == before
 
 
+def test_a_skipped_file_is_linked_again_with_its_group(tmp_path: Path) -> None:
+    index(tmp_path, {"a.py": "def f(): pass\n", "bin.py": b"x = 1\0", "huge.js": "a;" * 9_000})
+    write(tmp_path / "p", {"new.py": "from a import f\nf()\n", "new.js": "f();\n"})
+    build_index([tmp_path / "p"], tmp_path / "index")
+    build_index([tmp_path / "p"], tmp_path / "full", full=True)
+    assert tables(RunDir(tmp_path / "index")) == tables(RunDir(tmp_path / "full"))
+    assert files(CodeStore(tmp_path / "index"))["bin.py"]["state"] == "skipped"
+
+
 def test_shared_entities_go_when_nothing_names_them(tmp_path: Path) -> None:
     index(tmp_path, {"a.py": "import json\njson.dumps(1)\n"})
     write(tmp_path / "p", {"a.py": "x = 1\n"})
