@@ -18,6 +18,10 @@ PYTHON_BODIES = [
     "from {other} import *\n\n\nclass B(A):\n    def go(self):\n        return super().go()\n",
     "import {other} as m\n\n\ndef h():\n    for one in [m.f()]:\n        one.go()\n    m.no()\n",
     "class C:\n    def frobnicate(self): ...\n\n\ndef k(c):\n    c.frobnicate()\n",
+    "class X:\n    def go(self): ...\n\n\nclass Y:\n    def go(self): ...\n\n\nX().go()\n",
+    "class D:\n    def frobnicate(self): ...\n\n\nclass E(D):\n    def frobnicate(self): ...\n",
+    "def f(): ...\n\n\ndef g(): ...\n\n\ndef pick(x):\n    return f if x else g\n",
+    "from {other} import *\n\n\nclass R(X if 1 else Y):\n    pass\n\n\nR().go()\npick(1)()\n",
     "def f(:\n    pass\n",
     "from {other} import g as f\nA = f\n__all__ = ['f']\n",
     "x = 1\0\n",
@@ -58,6 +62,9 @@ EDITS = st.lists(
         st.tuples(st.just("write"), file_contents()),
         st.tuples(st.just("delete"), st.integers(0, 20)),
         st.tuples(st.just("rename"), st.integers(0, 20)),
+        st.tuples(st.just("reverse"), st.integers(0, 20)),
+        st.tuples(st.just("push down"), st.integers(0, 20)),
+        st.tuples(st.just("many"), st.sampled_from([".py", ".js"])),
     ),
     min_size=1,
     max_size=3,
@@ -71,15 +78,24 @@ def apply(folder: Path, edits: list) -> None:
             path = folder / what[0]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(what[1], encoding="utf-8")
+        elif kind == "many":
+            for number in range(9):
+                (folder / f"a{number}{what}").write_text("", encoding="utf-8")
         elif files:
             path = files[what % len(files)]
+            text = path.read_text(encoding="utf-8")
             if kind == "delete":
                 path.unlink()
-            else:
+            elif kind == "rename":
                 path.rename(path.with_name("z" + path.name))
+            elif kind == "reverse":
+                path.write_text("\n\n\n".join(text.split("\n\n\n")[::-1]), encoding="utf-8")
+            elif path.suffix == ".py":
+                above = "".join(f"def above{number}(): ...\n\n\n" for number in range(9))
+                path.write_text(above + text, encoding="utf-8")
 
 
-@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=14, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.lists(file_contents(), min_size=2, max_size=7), st.lists(EDITS, min_size=1, max_size=3))
 def test_an_updated_index_equals_a_full_one(first: list, rounds: list) -> None:
     with tempfile.TemporaryDirectory() as name:

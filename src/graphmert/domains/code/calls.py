@@ -92,7 +92,7 @@ class Resolver:
             values = self._callees(values, ref)
         # Functions without a name are no entities.
         targets = tuple(
-            one for one in _ordered(values) if not one[1] or self._symbol(one).kind != "lambda"
+            one for one in self._ordered(values) if not one[1] or self._symbol(one).kind != "lambda"
         )
         externals = tuple(sorted({_outside(one) for one in values if _outside(one)}))
         packages = tuple(sorted(one[1] for one in values if one[0] in ("P", "JP")))
@@ -116,6 +116,19 @@ class Resolver:
         if is_site and targets:
             overriders = self._overriders(file, ref.scope, expr, targets[0])
         return Resolution(targets, externals, "resolved", "resolved", sure, overriders)
+
+    def _ordered(self, values: Values) -> list[Target]:
+        """Return the symbols of values, in the order of their ids."""
+        found: set[Target] = set()
+        for one in values:
+            if one[0] in ("F", "C", "O"):
+                found.add((one[1], one[2]))
+            elif one[0] == "M":
+                found.add((one[1], 0))
+        if len(found) > 1 and any(index for _, index in found):
+            # `require` gives the module and what it exports: the export is meant.
+            found = {one for one in found if one[1]}
+        return self.inference.ordered_targets(found)
 
     def _callees(self, values: Values, ref: Ref) -> Values:
         """Instances are called through `__call__`; a module beside its function is not meant."""
@@ -201,9 +214,10 @@ class Resolver:
             return ()
         files = self.inference.modules.files
 
-        def rank(one: Target) -> tuple[bool, bool, bool, Target]:
+        def rank(one: Target) -> tuple[bool, bool, bool, str]:
             there = files[one[0]]
-            return there.package != files[file].package, there.is_test, one[0] != target[0], one
+            near = there.package != files[file].package, there.is_test, one[0] != target[0]
+            return *near, self.inference.id_of(one)
 
         found = sorted(self._below(symbol.name, classes, target), key=rank)
         return tuple(found[: MAX_GUESSES - 1])
@@ -248,7 +262,8 @@ class Resolver:
         # Examples and the like beside the sources come after the sources.
         top = here.path.partition("/")[0]
         near = [one for one in candidates if _top(self.inference, one) == top]
-        candidates = self._through_properties(near or candidates)
+        candidates = self.inference.ordered_targets(near or candidates)
+        candidates = self._through_properties(candidates)
         candidates = [one for one in candidates if self._takes(one, ref.expr)]
         candidates = self._having(candidates, file, ref.scope, expr[1])
         if len(candidates) > MAX_GUESSES:
@@ -270,11 +285,12 @@ class Resolver:
             if "property" in self._symbol(target).flags:
                 made = self.inference.call(frozenset({("F", *target)}))
                 reached = []
-                for one in sorted(made, key=repr):
+                for one in self.inference.ordered(made):
                     if one[0] == "I" and self.inference.symbol(one).kind in CLASSES:
                         _, file, index = one
                         member = self.inference.member(file, index, "__call__", instance=False)
-                        reached += [(f[1], f[2]) for f in member or () if f[0] == "F"]
+                        methods = ((f[1], f[2]) for f in member or () if f[0] == "F")
+                        reached += self.inference.ordered_targets(methods)
             found += [one for one in reached if one not in found]
         return found
 
@@ -298,7 +314,7 @@ class Resolver:
         """Keep methods of classes that have all attributes used of the receiver besides."""
         if receiver[0] != "n" or len(candidates) < 2:
             return candidates
-        used = self._attributes_used(file, scope, receiver[1])
+        used = sorted(self._attributes_used(file, scope, receiver[1]))
         kept = []
         for target in candidates:
             parent = self.inference.facts(target[0]).symbols[target[1]].parent
@@ -337,20 +353,6 @@ def _top(inference: Inference, target: Target) -> str:
 def _group(language: str) -> frozenset[str]:
     """Return the languages whose files may know each other."""
     return SCRIPTS if language in SCRIPTS else frozenset({language})
-
-
-def _ordered(values: Values) -> tuple[Target, ...]:
-    """Return the symbols of values, in the order of files."""
-    found = set()
-    for one in values:
-        if one[0] in ("F", "C", "O"):
-            found.add((one[1], one[2]))
-        elif one[0] == "M":
-            found.add((one[1], 0))
-    if len(found) > 1 and any(index for _, index in found):
-        # `require` gives the module and what it exports: the export is meant.
-        found = {one for one in found if one[1]}
-    return tuple(sorted(found))
 
 
 def _outside(value: Value) -> str:

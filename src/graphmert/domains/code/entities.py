@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphmert.domains.code.builder import CLASSES
 from graphmert.domains.code.facts import FileFacts
-from graphmert.domains.code.inference import Inference
+
+if TYPE_CHECKING:
+    from graphmert.domains.code.inference import Inference
 
 _EXCEPTION_ENDS = ("Error", "Exception", "Warning", "Throwable", "Interrupt", "Exit", "Fault")
 _BUILTIN_TYPES = frozenset(

@@ -38,7 +38,8 @@ def add_argument_flows(own: FileLinker, ref: Ref, found: Resolution) -> None:
     symbol = facts.symbols[index]
     if symbol.kind in CLASSES:
         maker = own.l.inference.member(file, index, "__init__", instance=False)
-        inner = sorted(one for one in maker or () if one[0] == "F")
+        inference = own.l.inference
+        inner = inference.ordered(one for one in maker or () if one[0] == "F")
         if not inner:
             return
         file, index = inner[0][1:]

@@ -16,6 +16,7 @@ from graphmert.domains.code import containers, outside
 from graphmert.domains.code.annotations import alias_rule, annotate
 from graphmert.domains.code.arguments import given
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS
+from graphmert.domains.code.entities import entity_ids
 from graphmert.domains.code.facts import Expr, FileFacts, Symbol
 from graphmert.domains.code.modules import Modules
 from graphmert.domains.code.values import (
@@ -63,6 +64,7 @@ class Inference:
         self.solver = Solver(self._rule)
         self._ancestors: dict[tuple, tuple[object, int]] = {}
         self._assigns: dict[int, dict[str, list[list[Any]]]] = {}
+        self._ids: dict[int, list[str]] = {}
         self.sites: dict[int, dict[str, list[tuple[int, Expr]]]] = {}
         self._rules: dict[str, Callable[[int, int, Expr], Values]] = {
             "n": lambda f, s, e: self.lookup(f, s, e[1]),
@@ -96,6 +98,49 @@ class Inference:
         """Return the facts of a file and note that they were read."""
         self.solver.mask |= 1 << file
         return self._facts(file)
+
+    def ids(self, file: int) -> list[str]:
+        """Return the entity ids of a file's symbols, empty texts for what is no entity."""
+        if file not in self._ids:
+            doc_id = self.modules.files[file].doc_id
+            self._ids[file] = entity_ids(self._facts(file), doc_id)
+        self.solver.mask |= 1 << file
+        return self._ids[file]
+
+    def id_of(self, target: tuple[int, int]) -> str:
+        """Return the id of a symbol; what is no entity goes by its place in the file."""
+        file, index = target
+        ids = self.ids(file)
+        return ids[index] or f"{ids[0]}#{index}"
+
+    def show(self, value: Value) -> list[Any]:
+        """Return a value with entity ids in place of numbers of files and symbols."""
+        kind = value[0]
+        if kind == "G":
+            return [kind, value[1], self.show_all(value[2])]
+        if kind == "T":
+            return [kind, [self.show_all(part) for part in value[1]]]
+        if kind == "GM":
+            return [kind, self.show(value[1]), value[2]]
+        if kind in ("M", "MG"):
+            return [kind, self.ids(value[1])[0]]
+        if len(value) == 3:
+            return [kind, self.id_of((value[1], value[2]))]
+        return list(value)
+
+    def show_all(self, values: Values) -> list[Any]:
+        """Return values as `show` does, in the order of `ordered`."""
+        return sorted((self.show(one) for one in values), key=repr)
+
+    def ordered(self, values: Iterable[Value]) -> list[Value]:
+        """Return values in an order that stays when definitions move and files come or go."""
+        found = list(values)
+        return found if len(found) < 2 else sorted(found, key=lambda one: repr(self.show(one)))
+
+    def ordered_targets(self, targets: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return (file, symbol) pairs in the order of their entity ids."""
+        found = list(targets)
+        return found if len(found) < 2 else sorted(found, key=self.id_of)
 
     def symbol(self, value: Value) -> Symbol:
         """Return the symbol of a value that has one."""
@@ -200,7 +245,7 @@ class Inference:
 
     def _by_star(self, file: int, name: str) -> Values | None:
         for expr in self.facts(file).symbols[0].names.get("*", ()):
-            for module in sorted(self.value(file, 0, expr), key=repr):
+            for module in self.ordered(self.value(file, 0, expr)):
                 if module[0] == "M" and self.has_name(module[1], name, {file}):
                     exports = self.facts(module[1]).exports
                     if exports is None and name.startswith("_"):
@@ -218,7 +263,7 @@ class Inference:
         if name in names:
             return True
         for expr in names.get("*", ()):
-            for module in self.value(file, 0, expr):
+            for module in self.ordered(self.value(file, 0, expr)):
                 if module[0] == "M" and self.has_name(module[1], name, seen):
                     return True
         return False
@@ -290,7 +335,7 @@ class Inference:
         symbol = self.symbol(value)
         for place in range(len(symbol.bases) + len(symbol.interfaces)):
             found = self.solver.solve(("base", value[1], value[2], place))
-            for one in sorted(found, key=repr):
+            for one in self.ordered(found):
                 if one[0] in ("C", "X"):
                     lines.append(self._linearize(one, seen | {value}))
                 elif one[0] == "F":

@@ -11,7 +11,6 @@ from graphmert.domains.code.calls import Resolution, Resolver, Target
 from graphmert.domains.code.entities import (
     End,
     EntityTypes,
-    entity_ids,
     java_package_id,
     library_id,
     outside_id,
@@ -60,15 +59,11 @@ class Linker:
         self.resolver = Resolver(inference)
         self.types = EntityTypes(inference)
         self._document = document
-        self._ids: dict[int, list[str]] = {}
         self._ontology = load_ontology().relations
 
     def ids(self, file: int) -> list[str]:
         """Return the entity ids of a file's symbols."""
-        if file not in self._ids:
-            doc_id = self.inference.modules.files[file].doc_id
-            self._ids[file] = entity_ids(self.inference.facts(file), doc_id)
-        return self._ids[file]
+        return self.inference.ids(file)
 
     def link(self, file: int) -> FileRows:
         """Return the rows of a file; only what it defines where its types lead too deep."""
@@ -379,7 +374,7 @@ class FileLinker:
             return None
         if expr[0] != "a":
             return None
-        for value in sorted(inference.value(file, scope, expr[1]), key=repr):
+        for value in inference.ordered(inference.value(file, scope, expr[1])):
             if value[0] in ("I", "C") and inference.symbol(value).kind in CLASSES:
                 return self._member_variable(value[1], value[2], expr[2])
             if value[0] in ("M", "O"):
@@ -417,7 +412,8 @@ class FileLinker:
         from graphmert.domains.code.annotations import annotate
 
         values = annotate(self.l.inference, self.file, ref.scope, ref.expr)
-        targets = tuple(sorted((one[1], one[2]) for one in values if one[0] == "I"))
+        typed = ((one[1], one[2]) for one in values if one[0] == "I")
+        targets = tuple(self.l.inference.ordered_targets(typed))
         externals = tuple(sorted(one[1] for one in values if one[0] == "XI"))
         state = "resolved" if targets else "external" if externals else "unresolved"
         if state == "unresolved":
@@ -458,7 +454,7 @@ class FileLinker:
             else:
                 continue
             span = self.name_span(index)
-            found = sorted(one for one in values if one[0] == "I")
+            found = inference.ordered(one for one in values if one[0] == "I")
             for one in found:
                 tail = self.l.entity((one[1], one[2]))
                 score = round(_INFERRED_SCORE / len(found), 4)

@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from graphmert.domains.code.builder import CLASSES, FUNCTIONS
-from graphmert.domains.code.values import Value, Values
 
 if TYPE_CHECKING:
     from graphmert.domains.code.linker import Linker
@@ -51,7 +50,6 @@ def affected(before: dict[str, str], after: dict[str, str]) -> set[str] | None:
 
 class _Signature:
     def __init__(self, linker: Linker, file: int) -> None:
-        self.l = linker
         self.inference = linker.inference
         self.file = file
         self.facts = linker.inference.facts(file)
@@ -62,11 +60,11 @@ class _Signature:
         for index in range(len(self.facts.symbols)):
             self._add(found, index)
         for name in sorted(self.facts.export_exprs):
-            value = self._show(solve(("export", self.file, 0, name)))
+            value = self.inference.show_all(solve(("export", self.file, 0, name)))
             found.setdefault(f"export {name}", []).append(value)
         for scope, base, name, expr in self.facts.assigns:
-            held = self._show(self.inference.value(self.file, scope, base))
-            value = self._show(self.inference.value(self.file, scope, expr))
+            held = self.inference.show_all(self.inference.value(self.file, scope, base))
+            value = self.inference.show_all(self.inference.value(self.file, scope, expr))
             found.setdefault(f"assign {name}", []).append([held, value])
         listed = [self.facts.exports, self.facts.package_name]
         found["listed *"] = listed
@@ -75,43 +73,22 @@ class _Signature:
     def _add(self, found: dict[str, list[Any]], index: int) -> None:
         symbol = self.facts.symbols[index]
         solve = self.inference.solver.solve
-        own = self._id(self.file, index)
+        own = self.inference.id_of((self.file, index))
         params = [[one[0], one[3], one[1]] for one in symbol.params]
         row: list[Any] = [symbol.kind, symbol.flags, params]
         if symbol.kind in FUNCTIONS:
-            row.append(self._show(solve(("return", self.file, index))))
+            row.append(self.inference.show_all(solve(("return", self.file, index))))
         for place in range(len(symbol.bases) + len(symbol.interfaces)):
-            row.append(self._show(solve(("base", self.file, index, place))))
+            row.append(self.inference.show_all(solve(("base", self.file, index, place))))
         found.setdefault(own, []).append(row)
         if symbol.kind in CLASSES or symbol.kind == "module":
             for name in sorted(symbol.names):
-                value = [self._show(solve(("name", self.file, index, name)))]
+                value = [self.inference.show_all(solve(("name", self.file, index, name)))]
                 if any(one[0] in _ALIASES for one in symbol.names[name]):
-                    value.append(self._show(solve(("alias", self.file, index, name))))
+                    value.append(self.inference.show_all(solve(("alias", self.file, index, name))))
                 made = [one[1] for one in symbol.names[name] if one[0] == "d"]
-                value.append([self._id(self.file, one) for one in made])
+                value.append([self.inference.id_of((self.file, one)) for one in made])
                 found.setdefault(f"{own} {name}", []).append(value)
         for name in sorted(symbol.attrs):
-            value = self._show(solve(("attr", self.file, index, name)))
+            value = self.inference.show_all(solve(("attr", self.file, index, name)))
             found.setdefault(f"{own} attr {name}", []).append([value])
-
-    def _id(self, file: int, index: int) -> str:
-        found = self.l.ids(file)[index]
-        return found or f"{self.l.ids(file)[0]}#{index}"
-
-    def _show(self, values: Values) -> list[Any]:
-        return sorted((self._value(one) for one in values), key=repr)
-
-    def _value(self, value: Value) -> list[Any]:
-        kind = value[0]
-        if kind == "G":
-            return [kind, value[1], self._show(value[2])]
-        if kind == "T":
-            return [kind, [self._show(part) for part in value[1]]]
-        if kind == "GM":
-            return [kind, self._value(value[1]), value[2]]
-        if kind in ("M", "MG"):
-            return [kind, self.l.ids(value[1])[0]]
-        if len(value) == 3:
-            return [kind, self._id(value[1], value[2])]
-        return list(value)
