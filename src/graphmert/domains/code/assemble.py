@@ -25,6 +25,9 @@ from graphmert.shards import (
 )
 from graphmert.store import RunDir, empty_table, schema_of
 
+LEFT_OUT = "code/left_out.json"
+"""What was left out of triples, file by file, under the run directory."""
+
 _COUNTS = {
     "kg/entities": "n_entities",
     "kg/triples": "n_triples",
@@ -185,7 +188,13 @@ def _documents(
         values = [source.doc_id, decoded.sha256, source.path, decoded.text, source.location]
         row = (*values, json.dumps(meta, ensure_ascii=False))
         pieces.append(make_rows("corpus/documents", [row]))
-    return pa.concat_tables([empty_table("corpus/documents"), *pieces])
+    table = pa.concat_tables([empty_table("corpus/documents"), *pieces])
+    # The files may lie elsewhere than when their rows were made.
+    locations = {one.doc_id: one.location for one in walk.files}
+    sources = [locations[one] for one in table["doc_id"].to_pylist()]
+    place = table.schema.get_field_index("source")
+    field_of = table.schema.field(place)
+    return table.set_column(place, field_of, pa.array(sources, field_of.type))
 
 
 def _files_table(
@@ -312,7 +321,7 @@ def _triples_ledger(
 ) -> dict[str, Any]:
     """Count evidence offered, kept and left out, file by file, so that updates add up."""
     previous: dict[str, Any] = {}
-    path = run.path / "code" / "left_out.json"
+    path = run.path / LEFT_OUT
     if len(rows) < len(walk.files) and path.is_file():
         previous = json.loads(path.read_text(encoding="utf-8"))
     by_file: dict[str, Any] = {}

@@ -26,7 +26,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from graphmert.config import Settings, config_hash
-from graphmert.domains.code.assemble import Assembled, assemble
+from graphmert.domains.code.assemble import LEFT_OUT, Assembled, assemble
 from graphmert.domains.code.extract import FILES_PER_SHARD, Extracted, extract_shard, facts_key
 from graphmert.domains.code.facts import FACTS_VERSION, FileFacts
 from graphmert.domains.code.inference import SCRIPTS, Inference
@@ -41,6 +41,7 @@ from graphmert.shards import (
     atomic_write_text,
     map_shards,
     read_table,
+    sha256_file,
     write_table,
 )
 from graphmert.store import RunDir
@@ -48,8 +49,8 @@ from graphmert.store import RunDir
 INDEX_FORMAT = 1
 """Changes with the tables or the meaning of their rows; an index of another format is rebuilt."""
 
-_MAX_SEGMENTS = 4
-"""Facts are written together again when there are this many times the files they need."""
+_LINK_VERSION = 2
+"""Changes with what linking makes of equal facts; an update does not mix rows of two versions."""
 
 
 class IndexSettings(Settings):
@@ -131,7 +132,7 @@ class _Build:
         self.folder = run.path / "code" / "cache"
         self.seconds: dict[str, float] = {}
         self.message = ""
-        self._old_skipped: list[list[str]] = []
+        self._old_around: dict[str, Any] = {}
         self._segments: dict[str, dict[str, str]] = {}
         self._facts: dict[int, FileFacts] = {}
 
@@ -148,10 +149,11 @@ class _Build:
         relink = self._to_link(old, read)
         before = {key: one.signature for key, one in old.items()}
         rows = self._timed("link", lambda: self._link(modules, relink, before))
-        is_same = set(old) == set(states) and self._old_skipped == [list(o) for o in walk.skipped]
+        is_same = set(old) == set(states) and self._old_around == _around(walk)
         if old and not relink and is_same:
             return self._unchanged(begun)
-        # Until the new state is written, a broken run must not be taken for a whole one.
+        # Until all is written, a broken run must not be taken for a whole one, nor asked.
+        self.run_dir.manifest.unlink(missing_ok=True)
         (self.folder / "state.json").unlink(missing_ok=True)
         assembled = self._timed(
             "write",
@@ -163,9 +165,10 @@ class _Build:
                 modules.duplicates,
             ),
         )
-        self._save_state(walk)
+        self._write_manifest(walk, assembled)
         self.seconds["total"] = time.perf_counter() - begun
-        self._write_manifest(walk, assembled, len(read), len(rows))
+        self._write_timings(len(read), len(rows))
+        self._save_state(walk, assembled)
         return IndexResult(len(read), len(rows), self.seconds, self.message, assembled)
 
     def _unchanged(self, begun: float) -> IndexResult:
@@ -189,23 +192,28 @@ class _Build:
     def _load_state(self) -> dict[str, _FileState]:
         """Return what an earlier run left; nothing, with a word, when it is of another form."""
         path = self.folder / "state.json"
-        manifest = self.run_dir.manifest
         if not path.is_file():
-            if manifest.is_file():
+            if self.run_dir.manifest.is_file() or self.folder.is_dir():
                 self.message = "the earlier index is of another version or unfinished: built anew"
             return {}
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
+        except ValueError:
+            tree = None
+        if not isinstance(tree, dict):
             self.message = "the earlier index is damaged: built anew"
             return {}
-        wanted = [INDEX_FORMAT, FACTS_VERSION, config_hash(self.settings)]
-        if [tree.get("format"), tree.get("facts"), tree.get("settings")] != wanted:
+        wanted = [INDEX_FORMAT, FACTS_VERSION, _LINK_VERSION, config_hash(self.settings)]
+        if [tree.get(name) for name in ("format", "facts", "link", "settings")] != wanted:
             self.message = "the earlier index is of another version or other settings: built anew"
+            return {}
+        changed = _first_changed(self.run_dir.path, tree["written"])
+        if changed:
+            self.message = f"{changed} of the earlier index is missing or changed: built anew"
             return {}
         self._old_order = tree["order"]
         self._old_entries = tree["entries"]
-        self._old_skipped = tree["skipped"]
+        self._old_around = tree["around"]
         return {key: _FileState(*row) for key, row in tree["files"].items()}
 
     def _extract(
@@ -403,15 +411,18 @@ class _Build:
 
     # --- what is kept -----------------------------------------------------------------------
 
-    def _save_state(self, walk: Walk) -> None:
+    def _save_state(self, walk: Walk, assembled: Assembled) -> None:
+        """Write what the next run needs, last of all: it says that the index is whole."""
         needed = {one.segment for one in self.states.values()}
         tree = {
             "format": INDEX_FORMAT,
             "facts": FACTS_VERSION,
+            "link": _LINK_VERSION,
             "settings": config_hash(self.settings),
             "order": self.doc_ids,
             "entries": _script_entries(walk),
-            "skipped": walk.skipped,
+            "around": _around(walk),
+            "written": self._written(needed, assembled),
             "files": {
                 doc_id: [getattr(state, name) for name in _FileState.__dataclass_fields__]
                 for doc_id, state in sorted(self.states.items())
@@ -423,7 +434,19 @@ class _Build:
         text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
         atomic_write_text(self.folder / "state.json", text)
 
-    def _write_manifest(self, walk: Walk, assembled: Assembled, n_read: int, n_linked: int) -> None:
+    def _written(self, segments: set[str], assembled: Assembled) -> dict[str, tuple[int, str]]:
+        """Return size and SHA-256 of the files of the index; segments of facts by size alone."""
+        run = self.run_dir
+        hashes = {run.table_path(name): one for name, one in assembled.hashes.items()}
+        for path in (run.manifest, run.ledger, run.seed_schema, run.path / LEFT_OUT):
+            hashes[path] = sha256_file(path)
+        hashes |= {self.folder / f"{one}.parquet": "" for one in segments}
+        return {
+            path.relative_to(run.path).as_posix(): (path.stat().st_size, one)
+            for path, one in sorted(hashes.items())
+        }
+
+    def _write_manifest(self, walk: Walk, assembled: Assembled) -> None:
         inputs = "\n".join(f"{one} {self.states[one].sha256}" for one in self.doc_ids)
         atomic_write_json(
             self.run_dir.manifest,
@@ -444,7 +467,6 @@ class _Build:
                 "outputs": assembled.hashes,
             },
         )
-        self._write_timings(n_read, n_linked)
 
     def _write_timings(self, n_read: int, n_linked: int) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -473,6 +495,27 @@ def _group(language: str) -> str:
 
 def _script_entries(walk: Walk) -> dict[str, tuple[str, str]]:
     return {name: ("", one.main) for name, one in walk.packages.items() if one.main}
+
+
+def _around(walk: Walk) -> dict[str, Any]:
+    """Return what the tables and the manifest say besides the contents of files."""
+    packages = ([name, one.version, one.licence] for name, one in sorted(walk.packages.items()))
+    return {
+        "skipped": [list(one) for one in walk.skipped],
+        "sources": [one.location for one in walk.files],
+        "packages": list(packages),
+    }
+
+
+def _first_changed(root: Path, written: dict[str, list[Any]]) -> str:
+    """Return the first file that is not as it was written, or an empty text."""
+    for name, (size, sha256) in sorted(written.items()):
+        path = root / name
+        if not path.is_file() or path.stat().st_size != size:
+            return name
+        if sha256 and sha256_file(path) != sha256:
+            return name
+    return ""
 
 
 def _bits(mask: int) -> list[int]:

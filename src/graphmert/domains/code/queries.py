@@ -54,7 +54,9 @@ class CodeStore:
         self.run = RunDir(path)
         fix = "Run `graphmert code index PATH… --out DIR` again; it rebuilds what is there."
         if not self.run.manifest.is_file():
-            raise FormatError("no index here", where=str(path), fix=fix)
+            is_begun = self.run.has("code/files")
+            got = "tables without a manifest: a build was broken off" if is_begun else None
+            raise FormatError("no index here", where=str(path), got=got, fix=fix)
         try:
             tree = json.loads(self.run.manifest.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
