@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphmert.domains.code.builder import CLASSES
 from graphmert.domains.code.facts import FileFacts
+from graphmert.domains.code.ontology import known
 
 if TYPE_CHECKING:
     from graphmert.domains.code.inference import Inference
@@ -19,6 +20,8 @@ _BUILTIN_TYPES = frozenset(
     | {"byte", "short", "long", "char", "double", "boolean", "void", "string", "number", "any"}
     | {"unknown", "never", "bigint", "symbol", "undefined"}
 )
+
+_PLAIN_EXCEPTIONS = known("plain_exceptions")
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,10 @@ def is_shared(entity_id: str) -> bool:
 def shared_entity(entity_id: str, relations: Iterable[str]) -> tuple[str, str]:
     """Return name and type of an entity that belongs to no file, from its id and its use.
 
+    The use only tells which types are exceptions: the ontology takes an ExceptionType wherever it
+    takes a Type, so that what one file says of a name never unsettles a triple of another. A name
+    that may be a function's is one however it is used.
+
     Args:
         entity_id: the id.
         relations: the relations it is the tail of.
@@ -139,9 +146,8 @@ def shared_entity(entity_id: str, relations: Iterable[str]) -> tuple[str, str]:
     if name.startswith("@"):
         return name[1:], "Annotation"
     last = name.rpartition(".")[2]
-    used = set(relations)
-    if used & {"raises", "catches"} or is_exception_name(last):
+    if is_exception_name(last) or name in _PLAIN_EXCEPTIONS:
         return name, "ExceptionType"
     if last[:1].isupper() or last in _BUILTIN_TYPES:
-        return name, "Type"
+        return name, "ExceptionType" if {"raises", "catches"} & set(relations) else "Type"
     return name, "API"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import graphmert.domains.code.index as index_module
 from graphmert.domains.code.entities import is_shared
 from graphmert.domains.code.index import IndexSettings, build_index
 from graphmert.domains.code.jsonl import export_jsonl
@@ -19,7 +20,7 @@ from graphmert.domains.code.walk import WalkSettings
 from graphmert.errors import ConfigError, FormatError
 from graphmert.kg import KG, Entity, Triple, validate
 from graphmert.store import RunDir
-from toy_code import PYTHON, index, tables, triples, write
+from toy_code import PYTHON, index, references, tables, triples, write
 
 
 def files(store: CodeStore) -> dict[str, dict]:
@@ -310,6 +311,74 @@ def test_a_broken_update_is_followed_by_a_full_build(
     assert tables(CodeStore(tmp_path / "index").run) == before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "ledger.json",
+        "kg/triples.parquet",
+        "corpus/documents.parquet",
+        "code/left_out.json",
+        "code/cache/*.parquet",
+    ],
+)
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_lost_file_is_made_again_with_a_word(tmp_path: Path, name: str, is_edited: bool) -> None:
+    index(tmp_path, {"a.py": "def f(): pass\nf()\n"})
+    (path,) = (tmp_path / "index").glob(name)
+    if name.startswith("kg/"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        path.unlink()
+    if is_edited:
+        write(tmp_path / "p", {"a.py": "f()\n"})
+    message = build_index([tmp_path / "p"], tmp_path / "index").message
+    found = path.relative_to(tmp_path / "index").as_posix()
+    assert message == f"{found} of the earlier index is missing or changed: built anew"
+    build_index([tmp_path / "p"], tmp_path / "full", full=True)
+    assert tables(CodeStore(tmp_path / "index").run) == tables(RunDir(tmp_path / "full"))
+    assert build_index([tmp_path / "p"], tmp_path / "index").message == ""
+
+
+@pytest.mark.parametrize("step", ["assemble", "_write_manifest", "_save_state"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_killed_build_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_first: bool
+) -> None:
+    write(tmp_path / "p", {"a.py": "def f(): pass\n"})
+    if not is_first:
+        build_index([tmp_path / "p"], tmp_path / "index")
+    write(tmp_path / "p", {"a.py": "def f(): pass\n\n\nf()\n"})
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module if step == "assemble" else index_module._Build, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_index([tmp_path / "p"], tmp_path / "index")
+    if step != "_save_state":
+        with pytest.raises(FormatError, match="no index here"):
+            CodeStore(tmp_path / "index")
+    assert "unfinished" in build_index([tmp_path / "p"], tmp_path / "index").message
+    build_index([tmp_path / "p"], tmp_path / "full", full=True)
+    assert tables(CodeStore(tmp_path / "index").run) == tables(RunDir(tmp_path / "full"))
+    manifests = [RunDir(tmp_path / one).manifest.read_text() for one in ("index", "full")]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_moved_repository_has_its_new_sources(tmp_path: Path) -> None:
+    package = '[project]\nname = "p"\nversion = "1"\n'
+    index(tmp_path, {"pyproject.toml": package, "a.py": "def f(): pass\n"})
+    (tmp_path / "p").rename(tmp_path / "p2")
+    build_index([tmp_path / "p2"], tmp_path / "index")
+    build_index([tmp_path / "p2"], tmp_path / "full", full=True)
+    updated, full = RunDir(tmp_path / "index"), RunDir(tmp_path / "full")
+    assert updated.read("corpus/documents")["source"].to_pylist() == [str(tmp_path / "p2/a.py")]
+    assert updated.documents.read_bytes() == full.documents.read_bytes()
+    assert updated.manifest.read_bytes() == full.manifest.read_bytes()
+
+
 def test_a_skipped_file_is_linked_again_with_its_group(tmp_path: Path) -> None:
     index(tmp_path, {"a.py": "def f(): pass\n", "bin.py": b"x = 1\0", "huge.js": "a;" * 9_000})
     write(tmp_path / "p", {"new.py": "from a import f\nf()\n", "new.js": "f();\n"})
@@ -317,6 +386,73 @@ def test_a_skipped_file_is_linked_again_with_its_group(tmp_path: Path) -> None:
     build_index([tmp_path / "p"], tmp_path / "full", full=True)
     assert tables(RunDir(tmp_path / "index")) == tables(RunDir(tmp_path / "full"))
     assert files(CodeStore(tmp_path / "index"))["bin.py"]["state"] == "skipped"
+
+
+CLASS = "class {name}:\n    def frob(self):\n        return self\n"
+NAMED = "def {name}():\n    return 1\n"
+PICK = "def pick(x):\n    return f if x else g\n"
+EITHER = "class R(P if 1 else Q):\n    pass\n"
+FROB = "    R().frob()\n"
+
+
+def joined(*blocks: str) -> str:
+    return "\n\n".join(blocks)
+
+
+def classes(*names: str) -> list[str]:
+    return [CLASS.format(name=one) for one in names]
+
+
+def functions(*names: str) -> list[str]:
+    return [NAMED.format(name=one) for one in names]
+
+
+MOVES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "methods guessed by name": (
+        {"a.py": joined(*classes("X", "Y")), "b.py": "def k(c):\n    c.frob()\n"},
+        {"a.py": joined(*classes("Y", "X"))},
+    ),
+    "several values": (
+        {
+            "a.py": joined(*functions("f", "g"), PICK),
+            "b.py": "from a import pick\n\n\ndef k(x):\n    pick(x)()\n",
+        },
+        {"a.py": joined(*functions("g", "f"), PICK)},
+    ),
+    "bases of one place": (
+        {
+            "a.py": joined(*functions("one", "two", "three", "four"), *classes("P", "Q"), EITHER),
+            "b.py": f"from a import R\n\n\ndef k():\n{FROB}",
+        },
+        {
+            "a.py": joined(
+                *functions("one", "two", "five", "six", "three", "four"), *classes("P", "Q"), EITHER
+            )
+        },
+    ),
+    "more than ten files": (
+        {
+            "b.py": "",
+            "m.py": CLASS.format(name="P"),
+            "n.py": CLASS.format(name="Q"),
+            "r.py": f"from m import P\nfrom n import Q\n\n\n{EITHER}\n\ndef k():\n{FROB}",
+        },
+        {f"a{number}.js": "" for number in range(8)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_an_update_does_not_depend_on_where_definitions_stood(tmp_path: Path, name: str) -> None:
+    before, after = MOVES[name]
+    index(tmp_path, before)
+    write(tmp_path / "p", after)
+    build_index([tmp_path / "p"], tmp_path / "index")
+    build_index([tmp_path / "p"], tmp_path / "full", full=True)
+    updated, full = RunDir(tmp_path / "index"), RunDir(tmp_path / "full")
+    assert tables(updated) == tables(full)
+    found = [one for one in references(CodeStore(full.path)) if one["target_id"]]
+    assert found
 
 
 def test_shared_entities_go_when_nothing_names_them(tmp_path: Path) -> None:
@@ -329,6 +465,35 @@ def test_shared_entities_go_when_nothing_names_them(tmp_path: Path) -> None:
     write(tmp_path / "p", {"b.py": ""})
     build_index([tmp_path / "p"], tmp_path / "index")
     assert set(files(CodeStore(tmp_path / "index"))) == {"b.py"}
+
+
+# --- names outside ----------------------------------------------------------------------------
+
+
+def test_the_type_of_a_name_outside_never_unsettles_another_triple(tmp_path: Path) -> None:
+    store = index(
+        tmp_path,
+        {
+            "a.py": "import lib\n\n\ndef f():\n    raise lib.make_it()\n",
+            "b.py": "import lib, zlib\n\n\ndef g():\n    lib.make_it()\n    raise lib.Stop(1)\n",
+            "c.py": "import lib, zlib\n\n\n@lib.Stop\ndef h(): ...\n\n\n"
+            "def k():\n    try:\n        g()\n    except zlib.error:\n        lib.Stop()\n",
+        },
+    )
+    kinds = {one["entity_id"]: one["type"] for one in store.run.read("kg/entities").to_pylist()}
+    assert kinds["ext:python:lib.make_it"] == "API"
+    assert kinds["ext:python:lib.Stop"] == kinds["ext:python:zlib.error"] == "ExceptionType"
+    assert store.manifest["validation"]["type_stored"] == 1.0
+    assert ("b.py#g", "calls", "ext:python:lib.make_it") in triples(store)
+    assert ("b.py#g", "raises", "ext:python:lib.Stop") in triples(store)
+    assert ("c.py#k", "catches", "ext:python:zlib.error") in triples(store)
+    left_out = json.loads(store.run.ledger.read_text())["triples"]["left_out"]
+    assert left_out["outside domain or range"] == 1
+
+
+def test_an_exception_is_allowed_wherever_a_type_is() -> None:
+    for name, rule in load_ontology().relations.items():
+        assert "Type" not in rule.range or "ExceptionType" in rule.range, name
 
 
 # --- the solver -------------------------------------------------------------------------------
