@@ -89,7 +89,8 @@ class Walk:
 
     Attributes:
         files: in order of package and path.
-        skipped: (location, reason) of source files not read.
+        skipped: (location, reason) of source files not read, and of package and ignore files
+            that could not be read or understood.
         packages: package name -> its package file's content.
     """
 
@@ -128,7 +129,7 @@ class _Walker:
             self._take(root, root.parent, self._named(info, root.parent))
             return
         info = self._named(PackageInfo(root.resolve().name or "root"), root)
-        self._folder(root, root, info, self._rules([], root))
+        self._folder(root, root, info, [])
 
     def finish(self) -> Walk:
         files = []
@@ -155,7 +156,7 @@ class _Walker:
         except OSError as error:
             self._skipped.append((str(folder), f"not readable: {error.strerror}"))
             return
-        own = read_package(folder)
+        own = read_package(folder, self._skipped)
         if own is not None:
             base = folder
             info = self._named(own, folder)
@@ -198,13 +199,36 @@ class _Walker:
 
     def _rules(self, rules: list[tuple[Path, Any]], folder: Path) -> list[tuple[Path, Any]]:
         lines = list(self._settings.ignore) if not rules else []
-        ignore = folder / ".gitignore"
-        if ignore.is_file():
-            text = ignore.read_text(encoding="utf-8", errors="replace")
-            lines.extend(text.splitlines())
-        if not lines:
-            return rules
-        return [*rules, (folder, _spec(lines))]
+        try:
+            given = _spec(lines) if lines else None
+        except ValueError as error:
+            raise ConfigError("wrong pattern of files to leave out", got=error) from error
+        try:
+            lines.extend(_lines_of(folder / ".gitignore"))
+            found = _spec(lines) if lines else None
+        except OSError as error:
+            reason = f"ignore file not readable: {error.strerror}"
+            self._skipped.append((str(folder / ".gitignore"), reason))
+            found = given
+        except ValueError:
+            # git passes over such lines too.
+            self._skipped.append((str(folder / ".gitignore"), "ignore file has a wrong pattern"))
+            found = _spec([one for one in lines if _is_pattern(one)])
+        return rules if found is None else [*rules, (folder, found)]
+
+
+def _lines_of(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _is_pattern(line: str) -> bool:
+    try:
+        _spec([line])
+    except ValueError:
+        return False
+    return True
 
 
 def _spec(lines: Sequence[str]) -> Any:
@@ -238,20 +262,45 @@ def is_test_path(path: str) -> bool:
 # --- package files ----------------------------------------------------------------------------
 
 
-def read_package(folder: Path) -> PackageInfo | None:
-    """Return what the package file of a folder says; None where there is none with a name."""
+def read_package(folder: Path, skipped: list[tuple[str, str]]) -> PackageInfo | None:
+    """Return what the package file of a folder says; None where there is none with a name.
+
+    Args:
+        folder: the folder.
+        skipped: takes (location, reason) of package files that cannot be read or understood.
+    """
     for name in _PACKAGE_FILES:
         path = folder / name
-        if not path.is_file():
+        try:
+            if not path.is_file():
+                continue
+            info = _READERS[name](path.read_text(encoding="utf-8", errors="replace"))
+        except OSError as error:
+            skipped.append((str(path), f"package file not readable: {error.strerror}"))
             continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        info = _READERS[name](text, folder)
-        if info is not None and info.name:
+        except (ValueError, RecursionError):
+            # The errors of the parsers of TOML and JSON are ValueErrors.
+            skipped.append((str(path), "package file not understood"))
+            continue
+        if info.name:
             return info
     return None
 
 
-def _read_pkg_info(text: str, folder: Path) -> PackageInfo | None:
+def _table(value: Any) -> dict[str, Any]:
+    """Return a table of a package file, empty for none."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("no table")
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _read_pkg_info(text: str) -> PackageInfo:
     header = text.partition("\n\n")[0]
     values = dict(re.findall(r"^(Name|Version|License|License-Expression): (.+)$", header, re.M))
     licence = values.get("License-Expression") or values.get("License") or ""
@@ -261,34 +310,25 @@ def _read_pkg_info(text: str, folder: Path) -> PackageInfo | None:
     return PackageInfo(values.get("Name", ""), values.get("Version", ""), licence)
 
 
-def _read_pyproject(text: str, folder: Path) -> PackageInfo | None:
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
-    project = tree.get("project") or tree.get("tool", {}).get("poetry") or {}
-    licence = project.get("license", "")
+def _read_pyproject(text: str) -> PackageInfo:
+    tree = tomllib.loads(text)
+    project = _table(tree.get("project")) or _table(_table(tree.get("tool")).get("poetry"))
+    licence = project.get("license")
     if isinstance(licence, dict):
-        licence = licence.get("text", "")
-    return PackageInfo(str(project.get("name", "")), str(project.get("version", "")), str(licence))
+        licence = licence.get("text")
+    return PackageInfo(_text(project.get("name")), _text(project.get("version")), _text(licence))
 
 
-def _read_package_json(text: str, folder: Path) -> PackageInfo | None:
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(tree, dict):
-        return None
+def _read_package_json(text: str) -> PackageInfo:
+    tree = _table(json.loads(text))
     main = next((tree[k] for k in ("module", "main") if isinstance(tree.get(k), str)), "index")
-    licence = tree.get("license", "")
+    licence = tree.get("license")
     if isinstance(licence, dict):
-        licence = licence.get("type", "")
-    name, version = tree.get("name", ""), tree.get("version", "")
-    return PackageInfo(str(name or ""), str(version or ""), str(licence), main)
+        licence = licence.get("type")
+    return PackageInfo(_text(tree.get("name")), _text(tree.get("version")), _text(licence), main)
 
 
-def _read_pom(text: str, folder: Path) -> PackageInfo | None:
+def _read_pom(text: str) -> PackageInfo:
     # The parent's coordinates come before the project's own and are not meant.
     text = re.sub(r"<parent>.*?</parent>", "", text, flags=re.DOTALL)
     head = text.partition("<dependencies>")[0]
@@ -302,14 +342,14 @@ def _read_pom(text: str, folder: Path) -> PackageInfo | None:
     )
 
 
-def _read_setup_cfg(text: str, folder: Path) -> PackageInfo | None:
+def _read_setup_cfg(text: str) -> PackageInfo:
     values = dict(re.findall(r"^(name|version|license)\s*=\s*(\S.*)$", text, re.M))
     return PackageInfo(values.get("name", ""), values.get("version", ""), values.get("license", ""))
 
 
-def _read_setup_py(text: str, folder: Path) -> PackageInfo | None:
+def _read_setup_py(text: str) -> PackageInfo:
     name = re.search(r"\bname\s*=\s*[\"']([\w.\-]+)[\"']", text)
-    return PackageInfo(name.group(1)) if name else None
+    return PackageInfo(name.group(1) if name else "")
 
 
 _READERS = {

@@ -16,7 +16,7 @@ from graphmert.domains.code.ontology import load_ontology, load_profile, rename_
 from graphmert.domains.code.queries import CodeStore
 from graphmert.domains.code.report import index_report, report_text
 from graphmert.domains.code.values import EMPTY, Solver
-from graphmert.domains.code.walk import WalkSettings
+from graphmert.domains.code.walk import WalkSettings, find_files
 from graphmert.errors import ConfigError, FormatError
 from graphmert.kg import KG, Entity, Triple, validate
 from graphmert.store import RunDir
@@ -94,6 +94,48 @@ def test_gitignore_is_kept_to(tmp_path: Path) -> None:
         },
     )
     assert set(files(store)) == {"a.py", "kept.gen.py", "sub/deeper/only.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", "project = 3\n"),
+        ("pyproject.toml", "tool = 3\n"),
+        ("pyproject.toml", "[tool]\npoetry = 3\n"),
+        ("pyproject.toml", '[[project]]\nname = "x"\n'),
+        ("pyproject.toml", "[project\n"),
+        ("package.json", "[" * 100_000),
+        ("package.json", "[]"),
+    ],
+)
+def test_a_bad_package_file_is_named_and_passed_over(tmp_path: Path, name: str, text: str) -> None:
+    store = index(tmp_path, {name: text, "setup.cfg": "[metadata]\nname = kept\n", "a.py": ""})
+    assert [one["doc_id"] for one in store.run.read("code/files").to_pylist()] == ["kept/a.py"]
+    ledger = json.loads(store.run.ledger.read_text())["files"]
+    assert ledger["left_out"] == {"package file not understood": 1}
+    assert ledger["examples"]["package file not understood"] == [str(tmp_path / "p" / name)]
+
+
+def test_package_and_ignore_files_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_of = {".gitignore": "a.py\n", "setup.cfg": "", "a.py": "", "sub/.gitignore": "*.py\n!\n"}
+    write(tmp_path / "p", {**files_of, "sub/b.py": ""})
+    read = Path.read_text
+
+    def read_text(path: Path, *args: str, **options: str) -> str:
+        if path in (tmp_path / "p/.gitignore", tmp_path / "p/setup.cfg"):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    walk = find_files([tmp_path / "p"], WalkSettings())
+    assert [one.path for one in walk.files] == ["a.py"]
+    assert [(Path(one).name, reason) for one, reason in walk.skipped] == [
+        (".gitignore", "ignore file not readable: Permission denied"),
+        ("setup.cfg", "package file not readable: Permission denied"),
+        (".gitignore", "ignore file has a wrong pattern"),
+    ]
 
 
 def test_equal_module_names_are_reported(tmp_path: Path) -> None:
