@@ -41,11 +41,26 @@ def test_callers_and_callees_with_depth(indexed: Path) -> None:
     assert {one["name"] for one in callees} == {"total", "price_of"}
 
 
+def test_a_line_of_several_documents_is_no_answer(tmp_path: Path) -> None:
+    for name in ("aa", "bb"):
+        write(tmp_path / name, {"m.py": "class C:\n    def f(self):\n        return 1\n"})
+    roots = [str(tmp_path / "aa"), str(tmp_path / "bb")]
+    made = CliRunner().invoke(app, ["code", "index", *roots, "--out", str(tmp_path / "i")])
+    assert made.exit_code == 0, made.output
+    error = ask(tmp_path / "i", "callers", "m.py:3", exit_code=2)["error"]
+    assert "means 2 entities" in error["what"]
+    assert "aa/m.py#C.f; bb/m.py#C.f" in json.dumps(error)
+    assert ask(tmp_path / "i", "callers", "bb/m.py:3")["symbol"] == "bb/m.py#C.f"
+
+
 def test_path_impact_and_explain(indexed: Path) -> None:
     steps = ask(indexed, "path", "checkout", "Item.price")["steps"]
     assert [one["relation"] for one in steps] == ["invokes", "invokes"]
     assert steps[0]["line"] == 19
-    assert ask(indexed, "path", "Item.price", "checkout", exit_code=1)["steps"] == []
+    none = ask(indexed, "path", "Item.price", "checkout", exit_code=1)
+    assert (none["found"], none["steps"]) == (False, [])
+    trivial = ask(indexed, "path", "checkout", "checkout")
+    assert (trivial["found"], trivial["steps"]) == (True, [])
     impact = ask(indexed, "impact", "Item")["impact"]
     assert "Cart.add" in {one.get("qualified_name", "").rpartition(".item")[0] for one in impact}
     explained = ask(indexed, "explain", "Cart.total")

@@ -136,7 +136,8 @@ def code_path(
         from graphmert.domains.code.queries import CodeStore
 
         steps = CodeStore(index).path(start, end, relations=relation or (), max_depth=depth)
-        finish(0 if steps else 1, {"steps": steps}, as_json)
+        found = steps is not None
+        finish(0 if found else 1, {"found": found, "steps": steps or []}, as_json)
 
 
 @app.command("search")

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphmert.domains.code.queries import CodeStore
-from graphmert.domains.code.search import search
-from graphmert.errors import CapabilityError, GraphMERTError
+from graphmert.domains.code.search import count_matches, search
+from graphmert.errors import CapabilityError, ConfigError, GraphMERTError
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
 Rows = list[dict[str, Any]]
+Answer = dict[str, Any]
 _MAX_ROWS = 200
+_MAX_DEPTH = 50
 
 
 class CodeTools:
     """The questions, as functions with plain arguments and results.
+
+    Lists hold at most 200 rows; `left_out` says how many more there are.
 
     Args:
         store: the index.
@@ -28,29 +32,41 @@ class CodeTools:
     def __init__(self, store: CodeStore) -> None:
         self.store = store
 
-    def search_code(self, text: str, limit: int = 10) -> Rows:
-        """Search definitions by the words of their names and docstrings."""
-        return search(self.store, text, limit=min(limit, _MAX_ROWS))
+    def search_code(self, text: str, limit: int = 10) -> Answer:
+        """Search definitions by the words of their names and docstrings; limit is 1 to 200."""
+        rows = search(self.store, text, limit=_checked("limit", limit, _MAX_ROWS))
+        return {"result": rows, "left_out": count_matches(self.store, text) - len(rows)}
 
-    def callers(self, symbol: str, depth: int = 1) -> Rows:
+    def callers(self, symbol: str, depth: int = 1) -> Answer:
         """List what calls a symbol (a name, an id or PATH:LINE), up to `depth` calls away."""
-        return self.store.callers(symbol, depth=depth)[:_MAX_ROWS]
+        return _cut(self.store.callers(symbol, depth=_checked("depth", depth, _MAX_DEPTH)))
 
-    def callees(self, symbol: str, depth: int = 1) -> Rows:
-        """List what a symbol calls, up to `depth` calls away."""
-        return self.store.callees(symbol, depth=depth)[:_MAX_ROWS]
+    def callees(self, symbol: str, depth: int = 1) -> Answer:
+        """List what a symbol calls, up to `depth` calls away (1 to 50)."""
+        return _cut(self.store.callees(symbol, depth=_checked("depth", depth, _MAX_DEPTH)))
 
-    def impact(self, symbol: str, depth: int = 3) -> Rows:
-        """List what a change of a symbol may affect."""
-        return self.store.impact(symbol, depth=depth)[:_MAX_ROWS]
+    def impact(self, symbol: str, depth: int = 3) -> Answer:
+        """List what a change of a symbol may affect, up to `depth` steps away (1 to 50)."""
+        return _cut(self.store.impact(symbol, depth=_checked("depth", depth, _MAX_DEPTH)))
 
-    def call_path(self, start: str, end: str) -> Rows:
+    def call_path(self, start: str, end: str) -> Answer:
         """Find a shortest chain of calls from one symbol to another."""
-        return self.store.path(start, end)
+        steps = self.store.path(start, end)
+        return {"result": steps or [], "found": steps is not None}
 
-    def explain(self, symbol: str) -> dict[str, Any]:
+    def explain(self, symbol: str) -> Answer:
         """Show a symbol with its source and relations, or the evidence of a triple by its id."""
-        return self.store.explain(symbol)
+        return {"result": self.store.explain(symbol)}
+
+
+def _checked(name: str, value: int, most: int) -> int:
+    if not 1 <= value <= most:
+        raise ConfigError(f"{name} is out of bounds", got=value, expected=f"1 to {most}")
+    return value
+
+
+def _cut(rows: Rows) -> Answer:
+    return {"result": rows[:_MAX_ROWS], "left_out": max(len(rows) - _MAX_ROWS, 0)}
 
 
 _NAMES = ("search_code", "callers", "callees", "impact", "call_path", "explain")
@@ -98,11 +114,11 @@ def _explained(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Any:
         try:
-            return {"result": function(*args, **kwargs)}
+            return function(*args, **kwargs)
         except GraphMERTError as error:
             return {"error": error.to_dict()}
 
-    # The result is wrapped, so that the annotation of the function does not hold for it.
+    # The server reads both, and they must not be texts that it looks up elsewhere.
     answer.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
         return_annotation=dict[str, Any]
     )

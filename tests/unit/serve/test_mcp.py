@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from graphmert.errors import FormatError
-from graphmert.serve.mcp import describe_tools, make_server
+from graphmert.errors import ConfigError, FormatError
+from graphmert.serve.mcp import CodeTools, describe_tools, make_server
 from toy_code import PYTHON, index
 
 
@@ -31,6 +31,27 @@ def test_tools_are_read_only_and_answer(tmp_path: Path) -> None:
     assert "no entity" in wrong["error"]["what"]
     after = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.parquet")}
     assert after == before
+
+
+def test_what_is_cut_is_counted_and_bounds_are_checked(tmp_path: Path) -> None:
+    callers = "".join(f"def f{number}():\n    target()\n\n\n" for number in range(203))
+    tools = CodeTools(index(tmp_path, {"a.py": f"def target(): ...\n\n\n{callers}"}))
+    answer = tools.callers("target")
+    assert (len(answer["result"]), answer["left_out"]) == (200, 3)
+    assert tools.callees("f1") == {"result": tools.store.callees("f1"), "left_out": 0}
+    found = tools.search_code("target", limit=1)
+    assert (len(found["result"]), found["left_out"]) == (1, 0)
+    assert tools.search_code("a", limit=4)["left_out"] == 200
+    assert tools.explain("target")["result"]["left_out"]["incoming"] == {"calls (from)": 153}
+    assert tools.call_path("f1", "f1") == {"result": [], "found": True}
+    assert tools.call_path("target", "f1") == {"result": [], "found": False}
+    for wrong in (0, -1, 201):
+        with pytest.raises(ConfigError, match="limit is out of bounds"):
+            tools.search_code("f", limit=wrong)
+    for ask in (tools.callers, tools.callees, tools.impact):
+        for wrong in (0, 51):
+            with pytest.raises(ConfigError, match="depth is out of bounds"):
+                ask("target", depth=wrong)
 
 
 def test_no_index_is_an_error(tmp_path: Path) -> None:

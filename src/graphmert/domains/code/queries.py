@@ -140,7 +140,7 @@ class CodeStore:
         raise ConfigError(
             f"{text!r} means {len(found)} entities",
             got="; ".join(found[:_MAX_SHOWN]) + (" …" if len(found) > _MAX_SHOWN else ""),
-            fix="Give a longer name, the id, or PATH:LINE.",
+            fix="Give a longer name or path, the id, or PATH:LINE.",
         )
 
     def _by_line(self, text: str) -> list[str]:
@@ -150,12 +150,19 @@ class CodeStore:
         inside = [
             one
             for one in self.symbols.values()
-            if (one["path"] == path or one["doc_id"] == path or one["doc_id"].endswith("/" + path))
+            if (one["doc_id"] == path or one["doc_id"].endswith("/" + path))
             and one["start_line"] <= int(line) <= one["end_line"]
             and one["kind"] != "Variable"
         ]
+        # The whole path of a document comes before the end of another's.
+        for column in ("doc_id", "path"):
+            whole = [one for one in inside if one[column] == path]
+            inside = whole or inside
         inside.sort(key=lambda one: (one["end"] - one["start"], one["entity_id"]))
-        return [inside[0]["entity_id"]] if inside else []
+        innermost: dict[str, str] = {}
+        for one in inside:
+            innermost.setdefault(one["doc_id"], one["entity_id"])
+        return sorted(innermost.values())
 
     def _by_name(self, text: str) -> list[str]:
         ranks: dict[int, list[str]] = defaultdict(list)
@@ -236,8 +243,10 @@ class CodeStore:
 
     def path(
         self, start: str, end: str, *, relations: Sequence[str] = (), max_depth: int = 12
-    ) -> list[dict[str, Any]]:
-        """Return a shortest chain of triples from one entity to another; empty for none.
+    ) -> list[dict[str, Any]] | None:
+        """Return a shortest chain of triples from one entity to another; None for no chain.
+
+        The chain from an entity to itself has no triples.
 
         Args:
             start, end: entities.
@@ -263,8 +272,8 @@ class CodeStore:
                     seen.add(other)
                     before[other] = (node, relation)
                     todo.append((other, depth + 1))
-        if last not in before:
-            return []
+        if last not in seen:
+            return None
         steps: list[dict[str, Any]] = []
         node = last
         while node != first:
@@ -307,13 +316,20 @@ class CodeStore:
     # --- explanations -----------------------------------------------------------------------
 
     def explain(self, text: str, *, limit: int = 50) -> dict[str, Any]:
-        """Return all that is known of an entity, or the evidence of a triple given by its id."""
+        """Return all that is known of an entity, or the evidence of a triple given by its id.
+
+        Args:
+            text: the entity, as in `find`, or the id of a triple.
+            limit: the most ends of a relation, or pieces of evidence; `left_out` counts the rest.
+        """
         row = rows_where(self.triples, "triple_id", text)
         if row.num_rows:
             shown = row.to_pylist()[0]
+            evidence = self._of_triples([text])
             return {
                 "triple": {key: shown[key] for key in ("head_id", "relation", "tail_id", "score")},
-                "evidence": self._of_triples([text])[:limit],
+                "evidence": evidence[:limit],
+                "left_out": max(len(evidence) - limit, 0),
             }
         entity_id = self.find(text)
         forward, backward = self._edges
@@ -326,11 +342,18 @@ class CodeStore:
         incoming: dict[str, list[str]] = defaultdict(list)
         for relation, head in sorted(backward.get(entity_id, ())):
             incoming[inverse.get(relation) or f"{relation} (from)"].append(head)
+        ends = {"outgoing": outgoing, "incoming": incoming}
         return {
             "entity": self.describe(entity_id),
             "source": self.source(entity_id),
-            "outgoing": {name: tails[:limit] for name, tails in outgoing.items()},
-            "incoming": {name: heads[:limit] for name, heads in incoming.items()},
+            **{
+                side: {name: found[:limit] for name, found in named.items()}
+                for side, named in ends.items()
+            },
+            "left_out": {
+                side: {n: len(found) - limit for n, found in named.items() if len(found) > limit}
+                for side, named in ends.items()
+            },
         }
 
     @cached_property

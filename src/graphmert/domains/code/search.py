@@ -99,6 +99,11 @@ def search(
     return rows
 
 
+def count_matches(store: CodeStore, text: str, *, kinds: Sequence[str] = KINDS) -> int:
+    """Return how many definitions share a word with a text."""
+    return len(_index_of(store, tuple(kinds))[1].scores(subtokens(text)))
+
+
 def _index_of(store: CodeStore, kinds: tuple[str, ...]) -> tuple[list[str], Bm25]:
     cache = store.__dict__.setdefault("_bm25", {})
     if kinds not in cache:
