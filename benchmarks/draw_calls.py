@@ -3,7 +3,9 @@
     python benchmarks/draw_calls.py INDEX --language java --n 200 --seed 7 > sites.jsonl
 
 Each line holds the site, the line of text, and the definitions of that name in the index, sorted by
-id: what the resolver found is not shown. Sites of tests and of minified files are not drawn.
+id: what the resolver found is not shown. Sites of tests and of minified files are not drawn. Sites
+are references of the index: a call that the parser did not see cannot be drawn, so that labels of
+these sites tell nothing of such calls.
 """
 
 from __future__ import annotations
