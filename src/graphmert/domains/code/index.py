@@ -293,7 +293,7 @@ class _Build:
         groups: set[str] = set()
         for doc_id in set(old) ^ set(self.states):
             groups.add(_group((old.get(doc_id) or self.states[doc_id]).summary["language"]))
-        if self._old_entries != json.loads(json.dumps(_script_entries(self.walk))):
+        if self._old_entries != _script_entries(self.walk):
             groups.add("scripts")
         names: set[str] = set()
         for doc_id in read & set(old):
@@ -493,8 +493,8 @@ def _group(language: str) -> str:
     return "scripts" if language in SCRIPTS else language
 
 
-def _script_entries(walk: Walk) -> dict[str, tuple[str, str]]:
-    return {name: ("", one.main) for name, one in walk.packages.items() if one.main}
+def _script_entries(walk: Walk) -> dict[str, str]:
+    return {name: one.main for name, one in walk.packages.items() if one.main}
 
 
 def _around(walk: Walk) -> dict[str, Any]:

@@ -21,7 +21,6 @@ class Summary:
         package_name: the declared package of a Java file.
         types: qualified names of Java types -> symbol.
         methods: short name -> symbols of methods of that name.
-        sites: short names that calls in the file use.
         is_test: whether it is a test.
     """
 
@@ -40,10 +39,10 @@ class Modules:
 
     Args:
         files: summaries, in the order of the files.
-        entries: package -> (folder of the package file, main file) of JavaScript packages.
+        entries: package -> main file of JavaScript packages.
     """
 
-    def __init__(self, files: Sequence[Summary], entries: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, files: Sequence[Summary], entries: dict[str, str]) -> None:
         self.files = files
         self.by_path = {(one.package, one.path): number for number, one in enumerate(files)}
         self.python: dict[str, list[int]] = defaultdict(list)
@@ -152,8 +151,7 @@ class Modules:
         name, inner = "/".join(parts[:size]), "/".join(parts[size:])
         if name not in self._entries:
             return None
-        folder, main = self._entries[name]
-        target = posixpath.normpath(posixpath.join(folder, inner or main))
+        target = posixpath.normpath(inner or self._entries[name])
         return self._script(name, target)
 
     def _script(self, package: str, path: str) -> int | None:

@@ -47,15 +47,6 @@ class Document:
     is_test: bool
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where something stands in a document: a span, and the text of it when it is there."""
-
-    start: int
-    end: int
-    line: int
-
-
 @dataclass
 class _Triple:
     head: str

@@ -74,13 +74,12 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class PackageInfo:
-    """A package file's name, version and licence; `main` and `folder` are for JavaScript."""
+    """A package file's name, version and licence; `main` is for JavaScript."""
 
     name: str
     version: str = ""
     licence: str = ""
     main: str = ""
-    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class _Walker:
         while self._names.setdefault(name, real) != real:
             n += 1
             name = f"{info.name}~{n}"
-        named = PackageInfo(name, info.version, info.licence, info.main, str(folder))
+        named = PackageInfo(name, info.version, info.licence, info.main)
         self._packages[name] = named
         return named
 
