@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from graphmert.domains.code.index import build_index
@@ -19,7 +19,7 @@ PYTHON_BODIES = [
     "import {other} as m\n\n\ndef h():\n    for one in [m.f()]:\n        one.go()\n    m.no()\n",
     "class C:\n    def frobnicate(self): ...\n\n\ndef k(c):\n    c.frobnicate()\n",
     "class X:\n    def go(self): ...\n\n\nclass Y:\n    def go(self): ...\n\n\nX().go()\n",
-    "class D:\n    def frobnicate(self): ...\n\n\nclass E(D):\n    def frobnicate(self): ...\n",
+    "class D:\n    def frobnicate(self): ...\n\n\nclass E:\n    def frobnicate(self): ...\n",
     "def f(): ...\n\n\ndef g(): ...\n\n\ndef pick(x):\n    return f if x else g\n",
     "from {other} import *\n\n\nclass R(X if 1 else Y):\n    pass\n\n\nR().go()\npick(1)()\n",
     "def f(:\n    pass\n",
@@ -97,6 +97,14 @@ def apply(folder: Path, edits: list) -> None:
 
 @settings(max_examples=14, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.lists(file_contents(), min_size=2, max_size=7), st.lists(EDITS, min_size=1, max_size=3))
+@example(
+    [
+        ("a.py", "class D:\n    def no(self): ...\n\n\nclass E:\n    def no(self): ...\n"),
+        ("b.py", "def k(c):\n    c.no()\n"),
+    ],
+    [[("reverse", 0)]],
+)
+@example([("a.py", "x = 1\0\n"), ("b.py", "")], [[("write", ("c.py", ""))]])
 def test_an_updated_index_equals_a_full_one(first: list, rounds: list) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
