@@ -13,7 +13,7 @@ pytest.importorskip("tree_sitter_python", reason="the extra `code` is not instal
 import code_toy
 from graphmert.config import build
 from graphmert.errors import ConfigError
-from graphmert.run.code import STAGES, CodeRunConfig, execute_code, load_code
+from graphmert.run.code import STAGES, CodeRunConfig, _Plan, execute_code, load_code
 from graphmert.run.code.asking import hold_out
 from graphmert.run.code.find import find_functions
 from graphmert.run.code.stages import load_prepared
@@ -89,6 +89,73 @@ def test_what_helps_against_full_memory_undoes_no_stage(finished: CodeRunConfig)
     other = finished.model_copy(update={"train": finished.train.model_copy(update=free)})
     planned = execute_code(other, dry_run=True)
     assert set(planned.summary["stages"].values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "first"),
+    [
+        ("chains", {"max_roots": 96, "max_name_tokens": 8}, "prepare"),
+        ("chains", {"max_roots": 96, "tail_names": "short"}, "prepare"),
+        ("data", {"vocab_size": 400, "min_score": 0.4}, "prepare"),
+        ("split", {**SETTINGS["split"], "near_duplicate": 0.81}, "prepare"),
+        ("masking", {"mention_rate": 0.9, "facts": "pair"}, "train"),
+        ("train", {**SETTINGS["train"], "learning_rate": 3e-4}, "train"),
+        ("tune", {**SETTINGS["tune"], "max_roots": 65}, "train"),
+        ("tune", {**SETTINGS["tune"], "max_query_tokens": 7}, "tune"),
+        ("evaluate", {**SETTINGS["evaluate"], "n_search": 9}, "evaluate"),
+        ("train", {**SETTINGS["train"], "prefetch": False, "micro_batch_size": 3}, None),
+    ],
+)
+def test_a_stage_depends_on_its_settings_and_all_before(
+    finished: CodeRunConfig, section: str, changes: dict[str, Any], first: str | None
+) -> None:
+    """Also where prepare would write the same bytes again: chains are built in every stage.
+
+    Fingerprints are compared with the same files before them, so only settings can tell.
+    """
+    other = config_for(Path(finished.out), Path(finished.data.index), **{section: changes})
+    one, two = _Plan(finished), _Plan(other)
+    changed = [name for name in STAGES if one.fingerprint(name) != two.fingerprint(name)]
+    assert changed == ([] if first is None else list(STAGES[STAGES.index(first) :]))
+
+
+def test_search_settings_count_where_nothing_was_tuned(
+    finished: CodeRunConfig,
+) -> None:
+    index, out = Path(finished.data.index), Path(finished.out)
+    one, two = (
+        _Plan(config_for(out, index, tune={"steps": 0, "max_query_tokens": n})) for n in (7, 8)
+    )
+    assert one.fingerprint("evaluate") != two.fingerprint("evaluate")
+
+
+def test_traced_truth_is_no_input_of_training(finished: CodeRunConfig, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    truth.write_text("{}\n", encoding="utf-8")
+    settings = {**SETTINGS["evaluate"], "truth": str(truth)}
+    plans = [
+        _Plan(finished),
+        _Plan(config_for(Path(finished.out), Path(finished.data.index), evaluate=settings)),
+    ]
+    assert len({plan.fingerprint("train") for plan in plans}) == 1
+    marks = {plan.fingerprint("evaluate") for plan in plans}
+    truth.write_text("{} \n", encoding="utf-8")
+    marks.add(_Plan(plans[1].config).fingerprint("evaluate"))
+    assert len(marks) == 3
+
+
+def test_shorter_names_train_anew(index: Path, tmp_path: Path) -> None:
+    """Prepare writes the same bytes with other names; the model must not be the old one."""
+    config = config_for(tmp_path / "out", index, tune={"steps": 0})
+    execute_code(config, last="train")
+    weights = tmp_path / "out" / "model" / "model.safetensors"
+    before = weights.read_bytes()
+    chains = {**SETTINGS["chains"], "max_name_tokens": 3}
+    again = execute_code(
+        config_for(tmp_path / "out", index, tune={"steps": 0}, chains=chains), last="train"
+    )
+    assert again.summary["stages"] == {"prepare": "done", "train": "done"}
+    assert weights.read_bytes() != before
 
 
 def test_the_same_settings_give_the_same_bytes(

@@ -11,15 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graphmert.config import load_toml
+from graphmert.config import load_toml, to_toml
 from graphmert.errors import ConfigError
 from graphmert.hub import hash_pretrained
 from graphmert.progress import Progress, Silent
 from graphmert.run.code.settings import CodeRunConfig
 from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
-from graphmert.shards import sha256_file
+from graphmert.shards import atomic_write_text, sha256_file
 
 STAGES = ("prepare", "train", "tune", "evaluate", "report")
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "prepare": ("data", "split", "chains"),
+    "train": ("model", "masking", "feed", "train", "seed", "checkpoint_epochs", "room"),
+    "tune": ("tune",),
+    "evaluate": ("evaluate",),
+    "report": ("out",),
+}
+"""Settings that each stage reads, besides those of the stages before it."""
 INDEX_FILES = (
     "corpus/documents.parquet",
     "code/symbols.parquet",
@@ -122,22 +130,20 @@ class _Plan:
         self.manifest = Manifest(self.run_dir, header, STAGES)
 
     def fingerprint(self, stage: str) -> str:
-        """What the stage's result depends on."""
+        """What the stage's result depends on: its settings and those before it, inputs, files.
+
+        Every stage builds the chains again from the index, so what makes chains is a part of all.
+        """
         config = self.config.model_dump(mode="json")
         config["data"].pop("index")  # its content counts, not its place
-        parts = {
-            "prepare": ["data", "split", "chains"],
-            "train": ["model", "masking", "feed", "train", "seed", "checkpoint_epochs", "tune"],
-            "tune": ["tune", "seed"],
-            "evaluate": ["evaluate", "seed"],
-            "report": [],
-        }[stage]
-        own = {name: config[name] for name in parts}
-        if stage == "train":
-            own["train"] = self.config.train.lasting()
-            own["tune"] = {"max_roots": config["tune"]["max_roots"]}  # the room for positions
-        inputs = self.inputs if stage in ("prepare", "train", "evaluate") else {}
-        before = [self.manifest.outputs(name) for name in STAGES[: STAGES.index(stage)]]
+        config["train"] = self.config.train.lasting()  # a checkpoint outlives the other settings
+        config["room"] = config["tune"]["max_roots"]  # of the positions that are trained
+        reached = STAGES[: STAGES.index(stage) + 1]
+        own = {name: config[name] for one in reached for name in SECTIONS[one]}
+        inputs = dict(self.inputs)
+        if "evaluate" not in reached:
+            inputs.pop("truth", None)
+        before = [self.manifest.outputs(name) for name in reached[:-1]]
         return fingerprint("code", version(PACKAGE), stage, own, inputs, before)
 
     def work(self, stage: str, mark: str, progress: Progress) -> Callable[[], StageOutput]:
