@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ pytest.importorskip("tree_sitter_python", reason="the extra `code` is not instal
 import code_toy
 from graphmert.config import build
 from graphmert.errors import ConfigError
-from graphmert.run.code import STAGES, CodeRunConfig, _Plan, execute_code, load_code
+from graphmert.run.code import STAGES, CodeRunConfig, _Plan, execute_code, find, load_code
 from graphmert.run.code.asking import hold_out
 from graphmert.run.code.find import find_functions
+from graphmert.run.code.search import words_chain
 from graphmert.run.code.stages import load_prepared
 
 ROOT = Path(__file__).parents[3]
@@ -190,6 +192,35 @@ def test_words_find_functions(finished: CodeRunConfig, tmp_path: Path) -> None:
         find_functions(finished.out, "  ")
     with pytest.raises(ConfigError, match="no encoder tuned"):
         find_functions(tmp_path, "anything")
+
+
+def test_the_kept_run_file_and_queries_are_those_of_the_last_run(
+    finished: CodeRunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other settings of search tune again, and search asks with them; prepare is not redone."""
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out)
+    changed = config_for(
+        out, Path(finished.data.index), tune={**SETTINGS["tune"], "max_query_tokens": 5}
+    )
+    result = execute_code(changed, last="tune")
+    assert result.summary["stages"] == {
+        "prepare": "already done", "train": "already done", "tune": "done",
+    }  # fmt: skip
+    assert load_code(out / "run.toml") == changed
+    asked: list[int] = []
+    monkeypatch.setattr(
+        find,
+        "words_chain",
+        lambda tokenizer, words, *, max_tokens: (
+            asked.append(max_tokens) or words_chain(tokenizer, words, max_tokens=max_tokens)
+        ),
+    )
+    find_functions(out, "add up the areas", limit=1)
+    assert asked == [5]
+    execute_code(finished.model_copy(update={"out": str(out)}), last="train")
+    find_functions(out, "add up the areas", limit=1)
+    assert asked == [5, 5]  # what was tuned was tuned on five tokens
 
 
 def test_hidden_pairs_are_hidden_both_ways(finished: CodeRunConfig) -> None:

@@ -76,6 +76,7 @@ def execute_code(
     if dry_run:
         return CodeResult(0, plan.describe(wanted))
     plan.run_dir.mkdir(parents=True, exist_ok=True)
+    _write_config(config, plan.run_dir / "run.toml")
     summary: dict[str, Any] = {"run": str(plan.run_dir), "stages": {}}
     for name in wanted:
         mark = plan.fingerprint(name)
@@ -93,6 +94,13 @@ def execute_code(
 
         summary["compliance"] = read_metrics(plan.run_dir)["compliance"]
     return CodeResult(0, summary)
+
+
+def _write_config(config: CodeRunConfig, path: Path) -> None:
+    """Keep the resolved configuration beside the results; a file that says it is left alone."""
+    text = to_toml(config, comments=False)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write_text(path, text)
 
 
 class _Plan:

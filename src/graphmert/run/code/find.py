@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import numpy as np
 
 from graphmert.batch import RelationNames
 from graphmert.errors import ConfigError
-from graphmert.run.code import load_code
-from graphmert.run.code.search import encode_chains, words_chain
+from graphmert.run.code.search import QUERIES, encode_chains, words_chain
 from graphmert.run.stages import load_model
 from graphmert.shards import read_table
 from graphmert.tokens import Tokenizer
@@ -26,19 +26,19 @@ def find_functions(run_dir: Path | str, words: str, *, limit: int = 10) -> list[
         ConfigError: nothing was tuned for search there, or there are no words.
     """
     folder = Path(run_dir) / "search"
-    if not (folder / "functions.parquet").is_file():
+    if not (folder / "functions.parquet").is_file() or not (folder / QUERIES).is_file():
         raise ConfigError(
             "this run holds no encoder tuned for code search",
             where=str(run_dir),
-            expected="search/functions.parquet",
+            expected=f"search/functions.parquet and search/{QUERIES}",
             fix="Set tune.steps in the run file and run `graphmert code train` again.",
         )
     if not words.strip():
         raise ConfigError("no words to search for", expected="a description of a function")
-    settings = load_code(Path(run_dir) / "run.toml").tune
+    max_tokens = json.loads((folder / QUERIES).read_text(encoding="utf-8"))["max_query_tokens"]
     tokenizer = Tokenizer.load(folder)
     model = load_model(folder)
-    chain = words_chain(tokenizer, words, settings)
+    chain = words_chain(tokenizer, words, max_tokens=max_tokens)
     query = encode_chains(model, [chain], words=RelationNames(), pad_id=tokenizer.pad_id)[0]
     table = read_table(folder / "functions.parquet")
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -30,6 +30,8 @@ from graphmert.run.code.training import words_for
 from graphmert.tokens import Tokenizer
 from graphmert.train import TrainResult, train
 
+QUERIES = "queries.json"
+"""How words become queries, beside the tuned encoder that was trained on such queries."""
 MIN_WORDS = 3
 """Docstrings of fewer words say too little to be asked for."""
 
@@ -97,9 +99,9 @@ def has_description(sample: CodeSample) -> bool:
     return sample.kind == "function" and len(sample.docstring.split()) >= MIN_WORDS
 
 
-def words_chain(tokenizer: Tokenizer, words: str, settings: TuneSettings) -> LeafyChain:
+def words_chain(tokenizer: Tokenizer, words: str, *, max_tokens: int) -> LeafyChain:
     """Words as a chain without leaves."""
-    ids = tokenizer.encode(words).ids[: settings.max_query_tokens].tolist()
+    ids = tokenizer.encode(words).ids[:max_tokens].tolist()
     return LeafyChain((tokenizer.cls_id, *ids, tokenizer.sep_id))
 
 
@@ -113,7 +115,10 @@ def search_pairs(prepared: CodePrepared, part: str) -> SearchPairs:
     ]
     return SearchPairs(
         code=[crop(chain, settings.max_roots) for _, chain in chosen],
-        text=[words_chain(prepared.tokenizer, sample.docstring, settings) for sample, _ in chosen],
+        text=[
+            words_chain(prepared.tokenizer, s.docstring, max_tokens=settings.max_query_tokens)
+            for s, _ in chosen
+        ],
         docstrings=[sample.docstring for sample, _ in chosen],
         samples=[sample for sample, _ in chosen],
     )
@@ -285,10 +290,10 @@ def measure_search(
         return {"n_queries": 0, "n_functions": len(samples), "systems": {}}
     queries = [samples[i].docstring for i in asked]
     words, pad_id = words_for(prepared, model.config), prepared.tokenizer.pad_id
-    settings = prepared.config.tune
+    room = prepared.config.tune.max_query_tokens
     text = encode_chains(
         model,
-        [words_chain(prepared.tokenizer, q, settings) for q in queries],
+        [words_chain(prepared.tokenizer, q, max_tokens=room) for q in queries],
         words=words,
         pad_id=pad_id,
     )

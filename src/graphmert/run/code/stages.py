@@ -8,19 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from graphmert.config import to_toml
 from graphmert.model import GraphMERT
 from graphmert.progress import Progress
 from graphmert.run.code.measuring import evaluate_code
 from graphmert.run.code.pages import write_pages
 from graphmert.run.code.prepared import CodePrepared, prepare_code
-from graphmert.run.code.search import encode_chains, tune_search
+from graphmert.run.code.search import QUERIES, encode_chains, tune_search
 from graphmert.run.code.settings import CodeRunConfig
 from graphmert.run.code.training import save_code_model, train_code, words_for
 from graphmert.run.manifest import StageOutput
 from graphmert.run.stages import MODEL_FILES, load_model, set_threads
 from graphmert.run.training import drop_stale_training
-from graphmert.shards import atomic_write_text, sha256_file, write_table
+from graphmert.shards import atomic_write_json, sha256_file, write_table
 
 
 def load_prepared(config: CodeRunConfig, run_dir: Path) -> CodePrepared:
@@ -37,7 +36,6 @@ def _prepared(config: str, folder: Path, tokenizer: str) -> CodePrepared:
 
 def prepare(config: CodeRunConfig, run_dir: Path, body: str | None) -> StageOutput:
     """Split, tokenizer, samples."""
-    atomic_write_text(run_dir / "run.toml", to_toml(config, comments=False))
     return prepare_code(config, run_dir, body)
 
 
@@ -70,9 +68,10 @@ def tune(config: CodeRunConfig, run_dir: Path, mark: str, progress: Progress) ->
     model = load_model(run_dir / "model")
     result = tune_search(config, prepared, model, out, fingerprint=mark, progress=progress)
     save_code_model(model, prepared, out)
+    atomic_write_json(out / QUERIES, {"max_query_tokens": config.tune.max_query_tokens})
     vectors = out / "functions.parquet"
     write_table(vectors, function_vectors(prepared, model))
-    files = [out / name for name in (*MODEL_FILES, "training.jsonl", "functions.parquet")]
+    files = [out / name for name in (*MODEL_FILES, "training.jsonl", QUERIES, vectors.name)]
     return StageOutput(files, {"n_updates": result.n_steps}, timings=result.timings)
 
 
