@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,11 +51,16 @@ def _execute(
     path: Path, overrides: list[str] | None, *, last: str, dry_run: bool, as_json: bool
 ) -> None:
     with reporting(as_json):
+        from graphmert.processes import is_main_process
+        from graphmert.progress import Silent
         from graphmert.run import code
 
         config = code.load_code(path, overrides or ())
-        with progress_shown() as progress:
+        is_main = is_main_process()
+        with progress_shown() if is_main else nullcontext(Silent()) as progress:
             result = code.execute_code(config, last=last, dry_run=dry_run, progress=progress)
+        if not is_main:
+            return
         rows: list[dict[str, Any]] = result.summary.get("compliance", [])
         missed = any(not row["passes"] for row in rows)
         finish(1 if missed else result.exit_code, result.summary, as_json)

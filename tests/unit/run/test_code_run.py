@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 pytest.importorskip("tree_sitter_python", reason="the extra `code` is not installed")
 
 import code_toy
-from graphmert.config import build
-from graphmert.errors import ConfigError
+from graphmert.batch import RelationNames
+from graphmert.config import build, to_toml
+from graphmert.errors import CapabilityError, ConfigError
 from graphmert.run.code import STAGES, CodeRunConfig, _Plan, execute_code, find, load_code
 from graphmert.run.code.asking import hold_out
 from graphmert.run.code.find import find_functions
-from graphmert.run.code.search import words_chain
+from graphmert.run.code.search import SearchFeed, search_pairs, words_chain
 from graphmert.run.code.stages import load_prepared
+from graphmert.run.code.together import Together
+from graphmert.shards import read_table
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, Any] = {
@@ -283,6 +292,86 @@ def test_a_body_of_the_roberta_family_serves_the_codebert_form(index: Path, tmp_
     shape = json.loads((tmp_path / "codebert" / "model" / "config.json").read_text())
     assert shape["n_positions"] == 1024
     assert shape["objectives"] == ["mlm", "relation"]
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_run(finished: CodeRunConfig, tmp_path: Path) -> None:
+    """As torchrun starts them: one folder, one print, the weights of one process."""
+    for name, n_processes in (("one", 1), ("two", 2)):
+        settings = {
+            "train": {**SETTINGS["train"], "micro_batch_size": 3},
+            "tune": {**SETTINGS["tune"], "micro_batch_size": 2},
+        }
+        config = config_for(tmp_path / name, Path(finished.data.index), **settings)
+        path = tmp_path / f"{name}.toml"
+        path.write_text(to_toml(config, comments=False), encoding="utf-8")
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "stale.txt").touch()
+        printed = run_processes(["code", "train", str(path), "--json"], n_processes)
+        assert [bool(text) for text in printed] == [True, *[False] * (n_processes - 1)]
+        assert set(json.loads(printed[0])["stages"].values()) == {"done"}
+        assert not (tmp_path / name / "model" / "stale.txt").exists()
+    for place in ("model", "search"):
+        one, two = (load_file(tmp_path / n / place / "model.safetensors") for n in ("one", "two"))
+        assert sorted(one) == sorted(two)
+        for name, value in one.items():
+            assert np.abs(value - two[name]).max() < 2e-4, (place, name)
+    vectors = [
+        read_table(tmp_path / n / "search" / "functions.parquet").column("entity_id").to_pylist()
+        for n in ("one", "two")
+    ]
+    assert vectors[0] == vectors[1]
+
+
+def run_processes(arguments: list[str], n_processes: int) -> list[str]:
+    """What each process of `graphmert` printed, all of them in one group."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    started = []
+    for rank in range(n_processes):
+        group = {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes),
+            "LOCAL_WORLD_SIZE": str(n_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        }  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "graphmert.cli", *arguments],
+                env=os.environ
+                | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+                | (group if n_processes > 1 else {}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    printed = []
+    for process in started:
+        text, messages = process.communicate(timeout=240)
+        assert process.returncode == 0, messages
+        printed.append(text)
+    return printed
+
+
+def test_an_update_of_search_is_cut_into_micro_batches(finished: CodeRunConfig) -> None:
+    prepared = load_prepared(finished, Path(finished.out))
+    pairs = search_pairs(prepared, "train")
+    batches = {}
+    for size in (None, 2):
+        settings = finished.tune.model_copy(update={"micro_batch_size": size})
+        feed = SearchFeed(pairs, words=RelationNames(), pad_id=0, settings=settings, seed=1)
+        batches[size] = feed.batch(1)
+    assert [batch.n_samples for batch in batches[None]] == [4]
+    assert [batch.n_samples for batch in batches[2]] == [2, 2]
+    parts = [batch.number_B.tolist() for batch in batches[2]]
+    assert [n for part in parts for n in part] == batches[None][0].number_B.tolist()
+
+
+def test_sharded_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(CapabilityError, match="whole weights"):
+        Together(on_cpu=True)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, index: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphmert.config import load_toml, to_toml
 from graphmert.errors import ConfigError
@@ -19,7 +19,14 @@ from graphmert.run.code.settings import CodeRunConfig
 from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
 from graphmert.shards import atomic_write_text, sha256_file
 
+if TYPE_CHECKING:
+    from graphmert.run.code.together import Together
+
 STAGES = ("prepare", "train", "tune", "evaluate", "report")
+TOGETHER = ("prepare", "train", "tune")
+"""The stages that processes of a launcher go through together; after them the first is alone."""
+LOOPS = ("train", "tune")
+"""Those whose work is shared."""
 SECTIONS: dict[str, tuple[str, ...]] = {
     "prepare": ("data", "split", "chains"),
     "train": ("model", "masking", "feed", "train", "seed", "checkpoint_epochs", "room"),
@@ -61,31 +68,33 @@ def execute_code(
 ) -> CodeResult:
     """Run all stages up to and including `last`; finished ones are not done again.
 
+    Under a launcher every process calls this: they train together, the first does all else.
+
     Raises:
-        ConfigError: the index is not there, a setting names something unknown, or a launcher
-            started several processes.
+        ConfigError: the index is not there, or a setting names something unknown.
+        CapabilityError: the processes of a launcher do not find each other.
     """
-    from graphmert.run.checking import require_one_process
     from graphmert.run.code.training import check_settings
 
     progress = progress or Silent()
-    require_one_process()
     check_settings(config)
     plan = _Plan(config)
     wanted = STAGES[: STAGES.index(last) + 1]
     if dry_run:
         return CodeResult(0, plan.describe(wanted))
-    plan.run_dir.mkdir(parents=True, exist_ok=True)
-    _write_config(config, plan.run_dir / "run.toml")
+    from graphmert.run.code.together import Together
+
     summary: dict[str, Any] = {"run": str(plan.run_dir), "stages": {}}
-    for name in wanted:
-        mark = plan.fingerprint(name)
-        if plan.manifest.is_done(name, mark):
-            summary["stages"][name] = "already done"
-            progress.message(f"{name}: already done")
-            continue
-        plan.manifest.run(name, mark, plan.work(name, mark, progress))
-        summary["stages"][name] = "done"
+    with Together(on_cpu=config.train.device == "cpu") as together:
+        if together.is_main:
+            plan.run_dir.mkdir(parents=True, exist_ok=True)
+            _write_config(config, plan.run_dir / "run.toml")
+        for name in wanted[: len(TOGETHER)]:
+            summary["stages"][name] = plan.advance(name, together, progress)
+    if not together.is_main:
+        return CodeResult(0, summary)
+    for name in wanted[len(TOGETHER) :]:
+        summary["stages"][name] = plan.advance(name, together, progress)
     for name in wanted:
         if counts := plan.manifest.stages.get(name, {}).get("counts"):
             summary[name] = counts
@@ -136,6 +145,23 @@ class _Plan:
             "seed": config.seed,
         }
         self.manifest = Manifest(self.run_dir, header, STAGES)
+
+    def advance(self, stage: str, together: Together, progress: Progress) -> str:
+        """Do a stage if it is not done, and record it in the first process."""
+
+        def state() -> tuple[str, bool]:
+            mark = self.fingerprint(stage)
+            return mark, self.manifest.is_done(stage, mark)
+
+        mark, done = together.agree(state)
+        if done:
+            progress.message(f"{stage}: already done")
+            return "already done"
+        if together.is_main:
+            self.manifest.run(stage, mark, self.work(stage, mark, progress))
+        elif stage in LOOPS:
+            self.work(stage, mark, progress)()
+        return "done"
 
     def fingerprint(self, stage: str) -> str:
         """What the stage's result depends on: its settings and those before it, inputs, files.

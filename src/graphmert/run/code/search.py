@@ -147,7 +147,10 @@ class SearchFeed:
         return max(1, len(self.pairs.code) // self.settings.batch_size)
 
     def batch(self, step: int) -> list[SearchBatch]:
-        """One update: pairs drawn without replacement within an epoch."""
+        """One update: pairs drawn without replacement within an epoch.
+
+        Pairs are told from those of their micro-batch, whatever the number of processes.
+        """
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs.code))
         size = self.settings.batch_size
@@ -159,12 +162,16 @@ class SearchFeed:
             for row, empty in zip(rows, bare, strict=True)
         ]
         text = [self.pairs.text[int(row)] for row in rows]
+        size = self.settings.micro_batch_size or len(rows)
         return [
             SearchBatch(
-                code=collate(code, relation_names=self.words, pad_id=self.pad_id),
-                text=collate(text, pad_id=self.pad_id),
-                number_B=torch.from_numpy(self.number[rows]),
+                code=collate(
+                    code[start : start + size], relation_names=self.words, pad_id=self.pad_id
+                ),
+                text=collate(text[start : start + size], pad_id=self.pad_id),
+                number_B=torch.from_numpy(self.number[rows[start : start + size]]),
             )
+            for start in range(0, len(rows), size)
         ]
 
 

@@ -70,6 +70,12 @@ class TuneSettings(Settings):
 
     steps: int = Field(default=0, ge=0, description="updates; 0 leaves the fine-tuning out")
     batch_size: int = Field(default=32, ge=2, description="pairs of an update")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=2,
+        description="pairs told from each other in one forward pass; all of an update when not "
+        "set, and then only one process of several has work",
+    )
     learning_rate: float = Field(default=2e-4, gt=0, description="peak")
     warmup_steps: int = Field(default=20, ge=0, description="updates of linear warm-up")
     max_roots: int = Field(default=160, ge=8, description="roots of a function's chain")

@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from graphmert.model import GraphMERT
+from graphmert.processes import is_main_process
 from graphmert.progress import Progress
 from graphmert.run.code.measuring import evaluate_code
 from graphmert.run.code.pages import write_pages
 from graphmert.run.code.prepared import CodePrepared, prepare_code
 from graphmert.run.code.search import QUERIES, encode_chains, tune_search
 from graphmert.run.code.settings import CodeRunConfig
+from graphmert.run.code.together import wait_for_all
 from graphmert.run.code.training import save_code_model, train_code, words_for
 from graphmert.run.manifest import StageOutput
 from graphmert.run.stages import MODEL_FILES, load_model, set_threads
@@ -44,7 +46,7 @@ def train(
 ) -> StageOutput:
     """Train, going on from the last checkpoint of the same fingerprint."""
     out = run_dir / "model"
-    drop_stale_training(out, mark, progress)
+    _make_room(out, mark, progress)
     prepared = load_prepared(config, run_dir)
     result = train_code(config, prepared, out, body=body, fingerprint=mark, progress=progress)
     counts: dict[str, Any] = {
@@ -63,16 +65,26 @@ def tune(config: CodeRunConfig, run_dir: Path, mark: str, progress: Progress) ->
         return StageOutput([], {"n_updates": 0})
     set_threads(config.train.n_threads)
     out = run_dir / "search"
-    drop_stale_training(out, mark, progress)
+    _make_room(out, mark, progress)
     prepared = load_prepared(config, run_dir)
     model = load_model(run_dir / "model")
     result = tune_search(config, prepared, model, out, fingerprint=mark, progress=progress)
+    counts = {"n_updates": result.n_steps}
+    if not is_main_process():
+        return StageOutput([], counts)
     save_code_model(model, prepared, out)
     atomic_write_json(out / QUERIES, {"max_query_tokens": config.tune.max_query_tokens})
     vectors = out / "functions.parquet"
     write_table(vectors, function_vectors(prepared, model))
     files = [out / name for name in (*MODEL_FILES, "training.jsonl", QUERIES, vectors.name)]
-    return StageOutput(files, {"n_updates": result.n_steps}, timings=result.timings)
+    return StageOutput(files, counts, timings=result.timings)
+
+
+def _make_room(out: Path, mark: str, progress: Progress) -> None:
+    """Drop the training of other inputs, once for all processes."""
+    if is_main_process():
+        drop_stale_training(out, mark, progress)
+    wait_for_all()
 
 
 def function_vectors(prepared: CodePrepared, model: GraphMERT) -> pa.Table:

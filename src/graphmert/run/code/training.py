@@ -19,6 +19,7 @@ from graphmert.masking import MaskingConfig
 from graphmert.model import OBJECTIVES, GraphMERT, GraphMERTConfig
 from graphmert.presets import FORMS, PRESETS, preset_config
 from graphmert.pretrained import from_body
+from graphmert.processes import is_main_process
 from graphmert.progress import Progress
 from graphmert.run.checking import check_network, check_objectives
 from graphmert.run.code.prepared import CodePrepared
@@ -185,7 +186,8 @@ def train_code(
         fingerprint=f"{fingerprint}:{config_hash(config.model)}:{config_hash(config.masking)}",
         on_progress=report,
     )
-    save_code_model(model, prepared, out_dir)
+    if is_main_process():
+        save_code_model(model, prepared, out_dir)
     progress.end()
     return result
 
