@@ -43,8 +43,9 @@ batch_size = 4
 max_roots = 48
 [evaluate]
 n_link_queries = 2
-kge_steps = 2
-kge_width = 4
+kge_epochs = 1
+kge_widths = [4]
+kge_learning_rates = [0.1]
 n_resamples = 10
 """
 

@@ -46,8 +46,8 @@ SETTINGS: dict[str, Any] = {
     },
     "tune": {"steps": 2, "batch_size": 4, "max_roots": 64},
     "evaluate": {
-        "n_link_queries": 4, "n_search": 10, "kge_steps": 3, "kge_width": 8, "n_resamples": 10,
-        "hidden_share": 0.4,
+        "n_link_queries": 4, "n_search": 10, "kge_epochs": 2, "kge_widths": [8],
+        "kge_learning_rates": [0.05, 0.2], "n_resamples": 10, "hidden_share": 0.4,
     },
 }  # fmt: skip
 
@@ -80,6 +80,10 @@ def test_every_measure_is_there(finished: CodeRunConfig) -> None:
     systems = metrics["links"]["systems"]
     assert {"graphmert", "graphmert_without_leaves", "relation_frequency", "seen_pair",
             "bm25_names", "transe", "complex", "rotate"} == set(systems)  # fmt: skip
+    for one in metrics["links"]["embeddings"].values():
+        assert [tried["learning_rate"] for tried in one["tried"]] == [0.05, 0.2]
+        assert one["valid_mrr"] == max(tried["valid_mrr"] for tried in one["tried"])
+        assert one["n_valid_questions"] > 0
     assert {"graph", "shuffled_graph", "empty_graph", "bm25"} == set(metrics["search"]["systems"])
     assert metrics["masked"]["mlm"]["graphmert"]["n"] > 20
     assert {"both_types", "head_type", "tail_type", "majority", "neighbour", "graphmert"} == set(

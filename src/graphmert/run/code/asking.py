@@ -134,10 +134,15 @@ class Pool:
         return {int(row): i for i, row in enumerate(self.rows)}
 
 
+def candidate_rows(prepared: CodePrepared, part: str) -> np.ndarray:
+    """Entities of a part's packages and those outside all packages, int64 (C,)."""
+    own = PARTS.index(part)
+    return np.flatnonzero((prepared.part_of_row == own) | (prepared.part_of_row == -1))
+
+
 def make_pool(prepared: CodePrepared, model: GraphMERT, part: str) -> Pool:
     """Encode the candidates of a part."""
-    own = PARTS.index(part)
-    rows = np.flatnonzero((prepared.part_of_row == own) | (prepared.part_of_row == -1))
+    rows = candidate_rows(prepared, part)
     names = NameTable(tuple(prepared.names.roots[int(row)] for row in rows))
     vectors = encode_entities(model, names, pad_id=prepared.tokenizer.pad_id)
     return Pool(rows, vectors)

@@ -6,9 +6,11 @@ Legend: Q questions, C candidates, E relations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from graphmert.evaluate import (
     QueryRow,
@@ -17,6 +19,7 @@ from graphmert.evaluate import (
     summarise_split,
 )
 from graphmert.evaluate.baselines import Bm25Names, Query, RelationFrequency
+from graphmert.evaluate.kge import Form, KGEBaseline, choose_kge
 from graphmert.model import GraphMERT
 from graphmert.run.code.asking import (
     Asking,
@@ -25,12 +28,17 @@ from graphmert.run.code.asking import (
     Question,
     allowed_tails,
     ask,
+    candidate_rows,
     even_sample,
+    hold_out,
     tails_of,
 )
 from graphmert.run.code.prepared import CodePrepared
 from graphmert.run.code.search import split_words
 
+KGE_FORMS: tuple[Form, ...] = ("transe", "complex", "rotate")
+MAX_CHOOSING = 50
+"""Questions of each relation, at most, that embeddings are chosen on after every epoch."""
 STRUCTURE = frozenset({"contains", "defines", "declares", "has_field", "has_parameter"})
 """Relations that names and files alone give away."""
 
@@ -52,8 +60,7 @@ def measure_links(
     questions = [q for q in questions if q.tail in pool.column_of]
     if not questions:
         return {"n_triples": 0}
-    fits = allowed_tails(prepared, pool.rows)
-    ranker = _Ranker(prepared, held, pool, questions, fits)
+    ranker = _Ranker(prepared, held, pool.rows, questions)
     systems: dict[str, list[QueryRow]] = {}
     for name, asking in (
         ("graphmert", Asking()),
@@ -63,10 +70,19 @@ def measure_links(
             prepared, model, questions, pool, part=held.part, pairs=held.pairs, asking=asking
         )
         systems[name] = ranker.rows(scores)
-    for name, scores in _baselines(prepared, held, pool, questions, seed=seed).items():
+    for name, scores in _baselines(prepared, held, pool, questions).items():
         systems[name] = ranker.rows(scores)
+    chosen: dict[str, Any] = {}
+    if settings.kge_epochs:
+        other = "valid" if held.part == "test" else "test"
+        aside = hold_out(prepared, other, share=settings.hidden_share, seed=seed)
+        embeddings = _Embeddings.of(prepared, held, aside, model.device, seed=seed)
+        for form in KGE_FORMS:
+            scores, chosen[form] = embeddings.score(form, questions, pool.rows)
+            systems[form] = ranker.rows(scores)
     trained = [n for n in systems if n.startswith("graphmert") or n in KGE_FORMS]
-    return _sections(prepared, systems, trained, len(pool.rows), seed=seed)
+    sections = _sections(prepared, systems, trained, len(pool.rows), seed=seed)
+    return sections | {"embeddings": chosen}
 
 
 def _sections(
@@ -100,9 +116,6 @@ def _sections(
     return result
 
 
-KGE_FORMS = ("transe", "complex", "rotate")
-
-
 class _Ranker:
     """Ranks of the questions' tails under filtering and type constraints."""
 
@@ -110,13 +123,12 @@ class _Ranker:
         self,
         prepared: CodePrepared,
         held: HeldOut,
-        pool: Pool,
+        rows: np.ndarray,
         questions: Sequence[Question],
-        fits: np.ndarray,
     ) -> None:
-        self.questions, self.pool, self.fits = questions, pool, fits
+        self.questions, self.fits = questions, allowed_tails(prepared, rows)
         known = tails_of(held.visible, held.hidden)
-        columns = pool.column_of
+        columns = self.columns = {int(row): i for i, row in enumerate(rows)}
         self.targets = Targets(
             query=np.arange(len(questions)),
             tail=np.array([columns[q.tail] for q in questions], dtype=np.int64),
@@ -137,7 +149,7 @@ class _Ranker:
         scores_QC = scores_QC.astype(np.float64).copy()
         for i, question in enumerate(self.questions):
             scores_QC[i, ~self.fits[question.relation]] = -np.inf
-            column = self.pool.column_of.get(question.head)
+            column = self.columns.get(question.head)
             if column is not None:
                 scores_QC[i, column] = -np.inf
         ranks = filtered_ranks(scores_QC, self.targets)
@@ -154,36 +166,92 @@ def _baselines(
     held: HeldOut,
     pool: Pool,
     questions: Sequence[Question],
-    *,
-    seed: int,
 ) -> dict[str, np.ndarray]:
-    """Scores (Q, C) of every baseline; all know the training triples and the visible ones."""
+    """Scores (Q, C) of what is counted; it knows the training triples and the visible ones."""
     known = np.concatenate([prepared.triples("train"), held.visible])
     n_entities = len(prepared.vocabulary.entities)
     n_relations = len(prepared.vocabulary.relations)
-    queries = [Query(q.head, "", q.relation, "") for q in questions]
+    queries = _queries(questions)
     frequency = RelationFrequency(
         known[:, 1], known[:, 2], n_relations=n_relations, n_entities=n_entities
     )
     scores = {"relation_frequency": frequency.score(queries)[:, pool.rows]}
     scores["seen_pair"] = _seen_pairs(known, questions, pool)
     scores["bm25_names"] = _name_overlap(prepared, held.part, questions, pool)
-    settings = prepared.config.evaluate
-    if settings.kge_steps:
-        from graphmert.evaluate.kge import KGEBaseline
-
-        for form in KGE_FORMS:
-            baseline = KGEBaseline(
-                form,
-                known,
-                n_entities=n_entities,
-                n_relations=n_relations,
-                width=settings.kge_width,
-                steps=settings.kge_steps,
-                seed=seed,
-            )
-            scores[form] = baseline.score(queries)[:, pool.rows]
     return scores
+
+
+@dataclass(frozen=True)
+class _Embeddings:
+    """Graph embeddings of all that is known, chosen on hidden triples of other packages.
+
+    Attributes:
+        known: training triples and the visible ones of both held-out parts.
+        ranker: of questions about the other part; None where it holds nothing to ask.
+        rows: the candidates of those questions.
+        options: what all fits share.
+    """
+
+    prepared: CodePrepared
+    known: np.ndarray
+    ranker: _Ranker | None
+    rows: np.ndarray
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        prepared: CodePrepared,
+        held: HeldOut,
+        aside: HeldOut,
+        device: torch.device,
+        *,
+        seed: int,
+    ) -> _Embeddings:
+        """Gather what is known and what is asked for the choice."""
+        settings = prepared.config.evaluate
+        rows = candidate_rows(prepared, aside.part)
+        per_relation = min(settings.n_link_queries, MAX_CHOOSING)
+        questions = even_sample(aside.questions, per_relation=per_relation, seed=seed)
+        inside = set(rows.tolist())
+        questions = [q for q in questions if q.tail in inside]
+        return cls(
+            prepared,
+            np.concatenate([prepared.triples("train"), held.visible, aside.visible]),
+            _Ranker(prepared, aside, rows, questions) if questions else None,
+            rows,
+            {
+                "n_entities": len(prepared.vocabulary.entities),
+                "n_relations": len(prepared.vocabulary.relations),
+                "epochs": settings.kge_epochs,
+                "patience": settings.kge_patience,
+                "widths": settings.kge_widths,
+                "learning_rates": settings.kge_learning_rates,
+                "seed": seed,
+                "device": device,
+            },
+        )
+
+    def score(
+        self, form: Form, questions: Sequence[Question], rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Train a form; its scores (Q, C) and how it was chosen."""
+        ranker = self.ranker
+
+        def validate(made: KGEBaseline) -> float:
+            assert ranker is not None
+            found = ranker.rows(made.score(_queries(ranker.questions), self.rows))
+            return float(np.mean([1 / row.rank for row in found]))
+
+        made, record = choose_kge(
+            form, self.known, validate=None if ranker is None else validate, **self.options
+        )
+        asked = 0 if ranker is None else len(ranker.questions)
+        return made.score(_queries(questions), rows), record | {"n_valid_questions": asked}
+
+
+def _queries(questions: Sequence[Question]) -> list[Query]:
+    return [Query(q.head, "", q.relation, "") for q in questions]
 
 
 def _seen_pairs(known: np.ndarray, questions: Sequence[Question], pool: Pool) -> np.ndarray:

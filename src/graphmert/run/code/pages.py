@@ -74,6 +74,12 @@ def report(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     ):
         if section and section.get("systems"):
             parts += [f"## {title}", "", _links(section), ""]
+    if chosen := links.get("embeddings"):
+        names = ("width", "learning_rate", "best_epoch", "epochs", "valid_mrr")
+        rows = [(form, *(one[name] for name in names)) for form, one in chosen.items()]
+        head = ("form", "width", "learning rate", "best epoch", "epochs", "validation MRR")
+        parts += ["## Graph embeddings, as validation packages chose them", "", table(head, rows)]
+        parts += [""]
     for title, key, columns in (
         ("Call-target disambiguation", "disambiguation", ("accuracy",)),
         ("Call graph", "call_graph", ("precision", "recall", "f1")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -101,8 +101,18 @@ class CodeEvaluateSettings(Settings):
     )
     n_modules: int = Field(default=80, ge=1, description="modules whose imports are inferred")
     n_search: int = Field(default=1000, ge=1, description="docstrings asked, at most")
-    kge_steps: int = Field(default=600, ge=0, description="updates of TransE, ComplEx, RotatE")
-    kge_width: int = Field(default=64, ge=2, description="their width")
+    kge_epochs: int = Field(
+        default=100, ge=0, description="epochs of TransE, ComplEx, RotatE, at most; 0: left out"
+    )
+    kge_patience: int = Field(
+        default=5, ge=1, description="they stop after so many without a better validation MRR"
+    )
+    kge_widths: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = Field(
+        default=(64, 128), min_length=1, description="widths that validation chooses from"
+    )
+    kge_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.05, 0.2), min_length=1, description="Adagrad's, that validation chooses from"
+    )
     n_resamples: int = Field(default=200, ge=10, description="bootstrap resamples, by head")
     truth: str = Field(
         default="",
