@@ -21,12 +21,23 @@ import code_toy
 from graphmert.batch import RelationNames
 from graphmert.config import build, to_toml
 from graphmert.errors import CapabilityError, ConfigError
-from graphmert.run.code import STAGES, CodeRunConfig, _Plan, execute_code, find, load_code
+from graphmert.progress import Silent
+from graphmert.run.code import (
+    STAGES,
+    CodeRunConfig,
+    _Plan,
+    cost,
+    execute_code,
+    find,
+    load_code,
+    stages,
+)
 from graphmert.run.code.asking import hold_out
 from graphmert.run.code.find import find_functions
 from graphmert.run.code.search import SearchFeed, search_pairs, words_chain
 from graphmert.run.code.stages import load_prepared
 from graphmert.run.code.together import Together
+from graphmert.run.stages import load_model
 from graphmert.shards import read_table
 
 ROOT = Path(__file__).parents[3]
@@ -376,6 +387,43 @@ def test_sharded_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(CapabilityError, match="whole weights"):
         Together(on_cpu=True)
+
+
+def test_evaluation_takes_the_device_of_training(
+    finished: CodeRunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation sees models where train.device says; no accelerator is needed to look."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        stages, "evaluate_code", lambda p, model, tuned, *a: seen.append([model.on, tuned.on])
+    )
+
+    class Loaded:
+        on = "cpu"
+
+        def to(self, device: Any) -> Loaded:
+            self.on = device.type
+            return self
+
+    monkeypatch.setattr(stages, "load_model", lambda path: Loaded())
+    train = finished.train.model_copy(update={"device": "auto"})
+    for config in (finished, finished.model_copy(update={"train": train})):
+        stages.evaluate(config, Path(finished.out), Silent())
+    assert seen == [["cpu", "cpu"], ["cuda", "cuda"]]
+
+
+def test_the_clock_waits_for_the_device_after_warming_up(
+    finished: CodeRunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = load_prepared(finished, Path(finished.out))
+    model = load_model(Path(finished.out) / "model")
+    done: list[str] = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda batch: (done.append("f"), forward(batch))[1])
+    monkeypatch.setattr(cost, "wait_for", lambda device: done.append("w"))
+    assert cost.measure_cost(prepared, model, "test")["device"] == "cpu"
+    assert "".join(done) == 2 * ("f" * cost.N_WARM + "wfw" * 7)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, index: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from graphmert.model import GraphMERT
 from graphmert.processes import is_main_process
@@ -114,9 +115,20 @@ def evaluate(config: CodeRunConfig, run_dir: Path, progress: Progress) -> StageO
     """Measure the trained encoder, and the tuned one for search."""
     set_threads(config.train.n_threads)
     prepared = load_prepared(config, run_dir)
-    model = load_model(run_dir / "model")
-    searcher = load_model(run_dir / "search") if config.tune.steps else None
+    device = device_of(config)
+    model = load_model(run_dir / "model").to(device)
+    searcher = load_model(run_dir / "search").to(device) if config.tune.steps else None
     return evaluate_code(prepared, model, searcher, run_dir, progress)
+
+
+def device_of(config: CodeRunConfig) -> torch.device:
+    """Where training and measuring take place: an accelerator unless train.device is cpu."""
+    if config.train.device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+    return torch.device("cpu")
 
 
 def report(config: CodeRunConfig, run_dir: Path) -> StageOutput:

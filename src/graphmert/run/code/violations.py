@@ -37,9 +37,13 @@ def measure_violations(
     rows = np.unique(np.concatenate([triples[:, [0, 2]].ravel(), members[:, [0, 2]].ravel(),
                                      inherited[:, 0]]))  # fmt: skip
     names = NameTable(tuple(prepared.names.roots[int(row)] for row in rows))
-    x_CD = encode_entities(model, names, pad_id=prepared.tokenizer.pad_id)
-    h, t = (torch.from_numpy(np.searchsorted(rows, triples[:, i])) for i in (0, 2))
-    r = torch.from_numpy(triples[:, 1])
+    x_CD = encode_entities(model, names, pad_id=prepared.tokenizer.pad_id).to(model.device)
+
+    def there(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(model.device)
+
+    h, t = (there(np.searchsorted(rows, triples[:, i])) for i in (0, 2))
+    r = there(triples[:, 1])
     found: dict[str, Any] = {"n_triples": len(triples), "n_inherited": len(inherited)}
 
     def share(name: str, broken: torch.Tensor) -> None:
@@ -47,27 +51,27 @@ def measure_violations(
 
     if head.entity_type is not None:
         likely = head.entity_type(x_CD).argmax(-1)
-        fits = torch.from_numpy(rules.domain_EY)[r, likely[h]]
-        fits = fits & torch.from_numpy(rules.range_EY)[r, likely[t]]
+        fits = there(rules.domain_EY)[r, likely[h]]
+        fits = fits & there(rules.range_EY)[r, likely[t]]
         share("type", ~fits)
     if head.potential is not None:
-        chosen = torch.from_numpy(rules.acyclic_E)[r]
+        chosen = there(rules.acyclic_E)[r]
         share("acyclicity", (head.rises(x_CD[h], r, x_CD[t]) <= 0)[chosen])
     if head.scorer is not None:
         forward = head.scorer(x_CD[h], r, x_CD[t])
-        chosen = torch.from_numpy(rules.antisymmetric_E)[r]
+        chosen = there(rules.antisymmetric_E)[r]
         share("antisymmetry", (head.scorer(x_CD[t], r, x_CD[h]) >= forward)[chosen])
         heir, parent, member = (
-            torch.from_numpy(np.searchsorted(rows, column))
+            there(np.searchsorted(rows, column))
             for column in (inherited[:, 0], members[:, 0], members[:, 2])
         )
-        relation = torch.from_numpy(members[:, 1])
+        relation = there(members[:, 1])
         up = head.scorer(x_CD[parent], relation, x_CD[member])
         down = head.scorer(x_CD[heir], relation, x_CD[member])
         share("inheritance", down < up - 1e-6)
         if head.log_scale is not None:
-            picked = torch.from_numpy(rng.permutation(len(triples))[:500])
+            picked = there(rng.permutation(len(triples))[:500])
             every = head.scorer.heads(x_CD[h[picked]], r[picked]) @ head.scorer.tails(x_CD).T
-            true = every[torch.arange(len(picked)), t[picked]]
+            true = every[torch.arange(len(picked), device=model.device), t[picked]]
             share("contrastive", every.max(-1).values > true)
     return found
