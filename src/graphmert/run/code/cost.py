@@ -41,7 +41,6 @@ def measure_cost(prepared: CodePrepared, model: GraphMERT, part: str) -> dict[st
         return 1000 * sorted(seconds)[3] / len(middle[:size])
 
     cost = {
-        "device": model.device.type,
         "median_nodes": int(middle[0].n_nodes),
         "ms_per_chain_alone": round(median_ms(1), 2),
         "ms_per_chain_in_16": round(median_ms(16), 2),

@@ -116,9 +116,14 @@ def evaluate(config: CodeRunConfig, run_dir: Path, progress: Progress) -> StageO
     set_threads(config.train.n_threads)
     prepared = load_prepared(config, run_dir)
     device = device_of(config)
-    model = load_model(run_dir / "model").to(device)
-    searcher = load_model(run_dir / "search").to(device) if config.tune.steps else None
+    model = _load_on(device, run_dir / "model")
+    searcher = _load_on(device, run_dir / "search") if config.tune.steps else None
     return evaluate_code(prepared, model, searcher, run_dir, progress)
+
+
+def _load_on(device: torch.device, folder: Path) -> GraphMERT:
+    model: Any = load_model(folder)
+    return model.to(device)
 
 
 def device_of(config: CodeRunConfig) -> torch.device:
