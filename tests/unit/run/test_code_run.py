@@ -78,7 +78,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory, index: Path) -> CodeRunConfig:
     config = config_for(tmp_path_factory.mktemp("run") / "out", index)
     result = execute_code(config)
-    assert result.exit_code == 0
+    assert result.exit_code == 1  # an untrained network misses targets
     assert list(result.summary["stages"].values()) == ["done"] * len(STAGES)
     return config
 
@@ -205,6 +205,9 @@ def test_pages_are_made_from_the_files(finished: CodeRunConfig) -> None:
     deployment = (out / "deployment.md").read_text()
     assert "ms per chain alone" in deployment
     assert "GraphMERT.from_pretrained" in deployment
+    assert f"graphmert code search --model {out}" in deployment
+    assert "the tail of a triple among all entities (`entity`)" in deployment
+    assert "Graph embeddings, as validation packages chose them" in report
 
 
 def test_words_find_functions(finished: CodeRunConfig, tmp_path: Path) -> None:
@@ -300,10 +303,17 @@ def test_a_body_of_the_roberta_family_serves_the_codebert_form(index: Path, tmp_
         tune={"steps": 0},
     )  # fmt: skip
     execute_code(config)
+    deployment = (tmp_path / "codebert" / "deployment.md").read_text()
+    assert "graphmert code search --model" in deployment
+    assert "does not serve" in deployment.replace("\n", " ")
+    assert "--model " + config.out not in deployment
+    assert "ranks no entities" in deployment
+    assert "the tail of a triple" not in deployment
     metrics = json.loads((tmp_path / "codebert" / "metrics.json").read_text())
     assert metrics["masked"]["relation"]["graphmert"]["n"] > 0
     assert "links" not in metrics  # it has no entity objective to answer with
     assert [row["value"] for row in metrics["compliance"]][:2] == [None, None]
+    assert all(row["passes"] is None and row["reason"] for row in metrics["compliance"][:2])
     shape = json.loads((tmp_path / "codebert" / "model" / "config.json").read_text())
     assert shape["n_positions"] == 1024
     assert shape["objectives"] == ["mlm", "relation"]
@@ -424,6 +434,17 @@ def test_the_clock_waits_for_the_device_after_warming_up(
     monkeypatch.setattr(cost, "wait_for", lambda device: done.append("w"))
     assert cost.measure_cost(prepared, model, "test")["device"] == "cpu"
     assert "".join(done) == 2 * ("f" * cost.N_WARM + "wfw" * 7)
+
+
+def test_only_a_measured_target_is_missed(
+    finished: CodeRunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"passes": True}, {"passes": None}]
+    monkeypatch.setattr("graphmert.run.code.measuring.read_metrics", lambda _: {"compliance": rows})
+    assert execute_code(finished).exit_code == 0
+    rows.append({"passes": False})
+    assert execute_code(finished).exit_code == 1
+    assert execute_code(finished, last="tune").exit_code == 0
 
 
 def test_what_is_missing_is_named(tmp_path: Path, index: Path) -> None:

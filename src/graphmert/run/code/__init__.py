@@ -48,7 +48,7 @@ __all__ = ["STAGES", "CodeResult", "CodeRunConfig", "execute_code", "load_code"]
 
 @dataclass(frozen=True)
 class CodeResult:
-    """How a run ended: exit code (1 if a target was asked for and missed) and a summary."""
+    """How a run ended: exit code (1 if a target was measured and missed) and a summary."""
 
     exit_code: int
     summary: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +101,8 @@ def execute_code(
     if last == "report":
         from graphmert.run.code.measuring import read_metrics
 
-        summary["compliance"] = read_metrics(plan.run_dir)["compliance"]
+        rows = summary["compliance"] = read_metrics(plan.run_dir)["compliance"]
+        return CodeResult(int(any(row["passes"] is False for row in rows)), summary)
     return CodeResult(0, summary)
 
 

@@ -1,4 +1,4 @@
-"""The targets of the source system, and what was measured: a table of pass and fail."""
+"""The targets of the source system, and what was measured: pass, fail, or not measured."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ TARGETS: dict[str, tuple[float, tuple[str, ...]]] = {
 def compliance_table(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Compare every measure with its target and with the best other system.
 
-    Returns: rows of measure, target, value, passes, best_other and other; value is None where the
-        network cannot be asked, and that is no pass.
+    Returns: rows of measure, target, value, passes, reason, best_other and other; value and
+        passes are None where nothing was measured, which is neither pass nor fail, and reason
+        says why.
     """
     rows = []
     for measure, (target, path) in TARGETS.items():
@@ -31,12 +32,20 @@ def compliance_table(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "measure": measure,
                 "target": target,
                 "value": value,
-                "passes": value is not None and value >= target,
+                "passes": None if value is None else value >= target,
+                "reason": _why_not(metrics, path[0]) if value is None else "",
                 "other": other,
                 "best_other": best,
             }
         )
     return rows
+
+
+def _why_not(metrics: Mapping[str, Any], section: str) -> str:
+    """Why a section holds no value."""
+    if section not in metrics:
+        return "the network was trained without the objective entity and ranks no entities"
+    return "the packages measured hold nothing to ask"
 
 
 def _find(metrics: Mapping[str, Any], path: tuple[str, ...]) -> float | None:

@@ -52,10 +52,11 @@ def _cell(value: Any) -> str:
 def compliance(metrics: Mapping[str, Any]) -> str:
     """The table of targets."""
     columns = ("measure", "target", "measured", "", "best other system", "its value")
-    rows = [
-        (r["measure"], r["target"], r["value"], r["passes"], r["other"] or "none", r["best_other"])
-        for r in metrics.get("compliance", [])
-    ]
+    rows = []
+    for r in metrics.get("compliance", []):
+        said = r["reason"] if r["passes"] is None else r["passes"]
+        best = (r["other"] or "none", r["best_other"])
+        rows.append((r["measure"], r["target"], r["value"], said, *best))
     return table(columns, rows)
 
 
@@ -212,6 +213,47 @@ def model_card(
     return "\n".join(lines)
 
 
+def _searching(config: CodeRunConfig) -> list[str]:
+    """The lines on code search: what holds for a run that was tuned for it, or was not."""
+    if not config.tune.steps:
+        return [
+            (
+                "No encoder was tuned for code search (`tune.steps = 0`), so this run does not "
+                "serve `graphmert code search --model`. Set `tune.steps` and train again."
+            ),
+            "",
+        ]
+    return [
+        "`search/` beside it holds the encoder tuned for code search and the vectors of all",
+        "functions of the index:",
+        "",
+        "```",
+        f"graphmert code search --model {config.out} 'words that describe a function'",
+        "```",
+        "",
+    ]
+
+
+OUTPUTS = {
+    "mlm": "tokens of code",
+    "leaf": "tokens of a tail",
+    "relation": "the relation of a triple",
+    "entity": "the tail of a triple among all entities",
+}
+
+
+def _answering(objectives: Sequence[str]) -> list[str]:
+    """The lines on what the network can be asked, and what not."""
+    known = [name for name in OUTPUTS if name in objectives]
+    lines = [f"The network answers: {'; '.join(f'{OUTPUTS[n]} (`{n}`)' for n in known)}."]
+    if "entity" not in objectives:
+        lines.append(
+            "It was trained without `entity` and ranks no entities: link prediction, "
+            "disambiguation and call graphs cannot be asked of it."
+        )
+    return ["\n".join(lines), ""]
+
+
 def deployment(config: CodeRunConfig, timings: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
     """Files, commands, and what a forward pass costs here."""
     cost = timings.get("evaluate", {}).get("inference", {})
@@ -223,22 +265,17 @@ def deployment(config: CodeRunConfig, timings: Mapping[str, Any], shape: Mapping
         "",
         (
             "The folder `model/` is complete: weights (safetensors), `config.json`, "
-            "`tokenizer.json`, `relations.json`. Nothing is fetched at run time. `search/` beside "
-            "it holds the encoder tuned for code search, where one was tuned."
+            "`tokenizer.json`, `relations.json`. Nothing is fetched at run time."
         ),
         "",
-        "```",
-        f"graphmert code search --model {config.out} 'words that describe a function'",
-        "```",
-        "",
+        *_searching(config),
         "```python",
         "from graphmert import GraphMERT",
         "",
         f'model = GraphMERT.from_pretrained("{config.out}/model")',
         "```",
         "",
-        f"The network answers: {', '.join(objectives)}.",
-        "",
+        *_answering(objectives),
         "## Cost",
         "",
         table(("", "value"), rows) if rows else "Not measured yet.",

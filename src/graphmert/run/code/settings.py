@@ -99,7 +99,6 @@ class CodeEvaluateSettings(Settings):
     n_functions: int = Field(
         default=150, ge=1, description="functions whose hidden calls are completed"
     )
-    n_modules: int = Field(default=80, ge=1, description="modules whose imports are inferred")
     n_search: int = Field(default=1000, ge=1, description="docstrings asked, at most")
     kge_epochs: int = Field(
         default=100, ge=0, description="epochs of TransE, ComplEx, RotatE, at most; 0: left out"
