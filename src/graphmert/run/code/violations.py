@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,7 @@ def measure_violations(
                                      inherited[:, 0]]))  # fmt: skip
     names = NameTable(tuple(prepared.names.roots[int(row)] for row in rows))
     x_CD = encode_entities(model, names, pad_id=prepared.tokenizer.pad_id).to(model.device)
-
-    def there(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(model.device)
-
+    there = partial(torch.as_tensor, device=model.device)
     h, t = (there(np.searchsorted(rows, triples[:, i])) for i in (0, 2))
     r = there(triples[:, 1])
     found: dict[str, Any] = {"n_triples": len(triples), "n_inherited": len(inherited)}
