@@ -12,6 +12,7 @@ from graphmert.kg.compare import (
 )
 from graphmert.kg.document import KGDocument, Typedef, join_documents, without_relations
 from graphmert.kg.explain import Explanation, explain_violation
+from graphmert.kg.gate import SchemaGate
 from graphmert.kg.listed import describe_entities, read_listed, require_apart
 from graphmert.kg.obo import read_obo
 from graphmert.kg.rdf import read_rdf
@@ -43,6 +44,7 @@ __all__ = [
     "ReduceSettings",
     "Relation",
     "Schema",
+    "SchemaGate",
     "Triple",
     "Typedef",
     "Violation",

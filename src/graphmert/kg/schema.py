@@ -167,14 +167,13 @@ def validate(kg: KG, schema: Schema) -> list[Violation]:
     """List every way in which a graph breaks a schema; an empty list means it is valid.
 
     Checks unknown relations, ids that are no entity, types the schema does not know, domain and
-    range, antisymmetry, cardinality, and cycles of acyclic relations (counting triples of their
-    sub-relations), each cycle named.
+    range; and, counting triples of sub-relations, antisymmetry, cardinality, and cycles of acyclic
+    relations, each cycle named.
     """
     violations: list[Violation] = []
     edges: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     known_types = set(schema.types)
     supers = {name: schema.super_relations(name) for name in schema.relations}
-    present = set(kg.triples)
     for triple in kg.triples:
         relation = schema.relations.get(triple.relation)
         violations.extend(_check_ends(kg, triple, relation, known_types))
@@ -183,15 +182,11 @@ def validate(kg: KG, schema: Schema) -> list[Violation]:
             message = f"relation {triple.relation!r} is not in the schema{nearest}"
             violations.append(Violation("unknown_relation", triple, message))
             continue
-        if relation.antisymmetric and triple.head_id < triple.tail_id:
-            back = Triple(triple.tail_id, triple.relation, triple.head_id)
-            if back in present:
-                ends = f"{triple.head_id} and {triple.tail_id}"
-                message = f"{triple.relation} holds both ways between {ends}"
-                violations.append(Violation("antisymmetry", triple, message))
         for name in supers[triple.relation]:
             edges[name][triple.head_id].append(triple.tail_id)
     for name, relation in sorted(schema.relations.items()):
+        if relation.antisymmetric:
+            violations.extend(_check_antisymmetry(name, edges[name]))
         if relation.cardinality is not None:
             violations.extend(_check_cardinality(name, relation.cardinality, edges[name]))
         if relation.acyclic:
@@ -244,6 +239,15 @@ def _check_ends(
                 f"outside {sorted(allowed)}"
             )
             yield Violation(kind, triple, message)
+
+
+def _check_antisymmetry(name: str, edges: Mapping[str, list[str]]) -> Iterable[Violation]:
+    tails_of = {head_id: set(tails) for head_id, tails in edges.items()}
+    for head_id in sorted(tails_of):
+        for tail_id in sorted(tails_of[head_id]):
+            if head_id < tail_id and head_id in tails_of.get(tail_id, ()):
+                message = f"{name} holds both ways between {head_id} and {tail_id}"
+                yield Violation("antisymmetry", Triple(head_id, name, tail_id), message)
 
 
 def _check_cardinality(

@@ -16,12 +16,11 @@ import pyarrow as pa
 from graphmert.domains.text.embedding import Embedder
 from graphmert.domains.text.selection import texts_of
 from graphmert.extract import Query
-from graphmert.kg import Triple
+from graphmert.kg import SchemaGate, Triple
 from graphmert.progress import Silent
 from graphmert.run.answers import Scorer
 from graphmert.run.corpus_extraction import UNTRUSTED
 from graphmert.run.evidence import TextEvidence, nearest_span
-from graphmert.run.gate import SchemaGate
 from graphmert.run.gathering import Columns, Key, Offer, gather
 from graphmert.run.graph_rows import GraphRows
 from graphmert.run.novel import Phrases, Stand, novel_id

@@ -17,13 +17,12 @@ from graphmert.errors import DataError
 from graphmert.evaluate import choose_threshold, summarise_calibration
 from graphmert.evaluate.calibration import Calibrator, fit_calibrator, threshold_sweep
 from graphmert.extract import Query
-from graphmert.kg import Closure, Triple
+from graphmert.kg import Closure, SchemaGate, Triple
 from graphmert.progress import Progress
 from graphmert.run.answers import Scorer
 from graphmert.run.corpus_rule import CorpusRule
 from graphmert.run.evidence import TextEvidence, nearest_span
 from graphmert.run.extraction import Rule, n_of_part
-from graphmert.run.gate import SchemaGate
 from graphmert.run.gathering import Columns, Gathered, Key, Offer, gather
 from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.novel import NovelTypes, Phrases, Stand, find_phrases, stand_ins

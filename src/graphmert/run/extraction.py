@@ -13,7 +13,7 @@ import pyarrow as pa
 from graphmert.evaluate import choose_threshold, summarise_calibration
 from graphmert.evaluate.calibration import Calibrator, fit_calibrator, threshold_sweep
 from graphmert.extract import Answers, Query
-from graphmert.kg import Closure, Triple
+from graphmert.kg import Closure, SchemaGate, Triple
 from graphmert.progress import Progress
 from graphmert.run.answers import (
     SYSTEMS,
@@ -25,7 +25,6 @@ from graphmert.run.answers import (
     head_queries,
 )
 from graphmert.run.evidence import TextEvidence
-from graphmert.run.gate import SchemaGate
 from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.prepared import Prepared
 from graphmert.run.settings import ExtractSettings

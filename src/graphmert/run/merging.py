@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from graphmert.kg import Closure, Triple
+from graphmert.kg import Closure, SchemaGate, Triple
 from graphmert.run.asking import Proposal
 from graphmert.run.frozen import FrozenRun
-from graphmert.run.gate import SchemaGate
 from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.novel import NovelTypes, novel_id
 from graphmert.run.prepared import Prepared
