@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from graphmert.curate import Curated, Edit, add_edits, in_force, read_curated, r
 from graphmert.curate.log import edits_path
 from graphmert.errors import ConfigError, FormatError, SchemaError
 from graphmert.export import GraphTables
+from graphmert.kg import Schema, write_schema
 from graphmert.query import open_store
 from graphmert.shards import sha256_file
 from graphmert.store import RunDir
-from toy_graph import ENTITIES, TEST, identity, make_run, make_tables
+from toy_graph import ENTITIES, SCHEMA, TEST, identity, make_run, make_tables
 
 FIRST, SECOND = TEST[0].triple_id, TEST[1].triple_id
 SPED = identity("T:6", "speeds_up", "T:2")
@@ -280,3 +282,61 @@ def test_the_log_is_plain_lines(run: RunDir) -> None:
         "number": 1, "kind": "reject", "triple_id": FIRST, "by": "ann",
         "at": "2026-01-01T00:00:00Z",
     }  # fmt: skip
+
+
+# --- the schema as a whole ------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict(run: RunDir) -> RunDir:
+    """The same graph under a schema with rules about more than one triple."""
+    kept = SCHEMA.relations
+    rules = {
+        "part_of": changed(kept["part_of"], acyclic=True),
+        "regulates": changed(kept["regulates"], antisymmetric=True, cardinality=1),
+    }
+    write_schema(run.seed_schema, Schema(SCHEMA.types, {**kept, **rules}))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [
+        # The seed says that T:1 is a T:2, and that T:5 is part of T:4.
+        (Edit(kind="accept", head_id="T:2", relation="is_a", tail_id="T:1"), "antisymmetric"),
+        (Edit(kind="accept", head_id="T:4", relation="part_of", tail_id="T:5"), "cycle"),
+        # The graph says that T:3 regulates T:1; what speeds up regulates.
+        (Edit(kind="accept", head_id="T:1", relation="speeds_up", tail_id="T:3"), "antisymmetric"),
+        (Edit(kind="accept", head_id="T:3", relation="speeds_up", tail_id="T:6"), "cardinality"),
+        # T:6 is part of T:5: as T:4 it would be part of its own part.
+        (Edit(kind="merge", entity_id="T:4", merged_id="T:6"), "cycle"),
+        (Edit(kind="merge", entity_id="T:6", merged_id="T:4"), "cycle|type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.kind,
+)
+def test_rules_about_more_than_one_triple_are_kept(strict: RunDir, edit: Edit, rule: str) -> None:
+    with pytest.raises(SchemaError, match=rule):
+        add_edits(strict, [edit])
+    assert read_edits(strict) == ()
+
+
+def test_a_merge_that_closes_a_cycle_is_refused(strict: RunDir) -> None:
+    middle = Edit(kind="accept", head_id="T:4", relation="part_of", tail_id="T:7")
+    add_edits(strict, [middle])
+    # T:5 part_of T:4 part_of T:7: with T:7 as T:5 the seed's triple goes round.
+    with pytest.raises(SchemaError, match="cycle"):
+        add_edits(strict, [Edit(kind="merge", entity_id="T:5", merged_id="T:7")])
+    add_edits(strict, [Edit(kind="undo", edit=1)])
+    add_edits(strict, [Edit(kind="merge", entity_id="T:5", merged_id="T:7")])
+
+
+def test_an_undo_that_breaks_the_schema_is_refused(strict: RunDir) -> None:
+    key = identity("T:6", "regulates", "T:2")
+    there, back = (
+        Edit(kind="accept", head_id=head, relation="regulates", tail_id=tail)
+        for head, tail in (("T:6", "T:2"), ("T:2", "T:6"))
+    )
+    add_edits(strict, [there, Edit(kind="reject", triple_id=key), back])
+    with pytest.raises(SchemaError, match="antisymmetric"):
+        add_edits(strict, [Edit(kind="undo", edit=2)])
+    assert len(read_edits(strict)) == 3

@@ -12,7 +12,7 @@ from typing import Any
 from graphmert.curate.log import Edit, in_force, locked, read_edits, write_edits
 from graphmert.errors import ConfigError, SchemaError
 from graphmert.export import GraphTables
-from graphmert.kg import Closure, Schema, Triple, triple_id
+from graphmert.kg import Closure, Schema, SchemaGate, Triple, triple_id
 from graphmert.shards import Ledger
 from graphmert.store import RunDir, make_table
 
@@ -84,7 +84,7 @@ def add_edits(run: RunDir, edits: Sequence[Edit]) -> Curated:
 
     Raises:
         ConfigError: an edit has nothing to change, or undoes what is undone.
-        SchemaError: a triple would break the schema.
+        SchemaError: the graph and the seed would together break the schema.
     """
     with locked(run):
         former = read_edits(run)
@@ -94,13 +94,12 @@ def add_edits(run: RunDir, edits: Sequence[Edit]) -> Curated:
             log.append(edit.model_copy(update={"number": len(log) + 1}))
             if edit.kind == "undo":
                 _check_undo(edit, log)
-        for edit in log[len(former) :]:
-            _check_schema(edit, tables.schema, run, log)
-        before = replay(run, tables, former).ledger
+        before = replay(run, tables, former)
         curated = replay(run, tables, log)
+        _check_schema(run, before, curated)
         # An undo may leave later edits without their object: those are counted, not refused.
         if not any(edit.kind == "undo" for edit in edits):
-            _check_effect(before, curated.ledger)
+            _check_effect(before.ledger, curated.ledger)
         write_edits(run, log)
         return curated
 
@@ -127,34 +126,80 @@ def _standing(edits: Sequence[Edit]) -> list[Edit]:
     return standing
 
 
-def _check_schema(edit: Edit, schema: Schema, run: RunDir, log: Sequence[Edit]) -> None:
-    if edit.relation is None or not schema.relations:
+def _check_schema(run: RunDir, before: Curated, after: Curated) -> None:
+    """Refuse a graph that says, with the seed, what the schema forbids and the former did not."""
+    schema = after.tables.schema
+    former, present = _triples(before), _triples(after)
+    if not schema.relations or not (present - former or _merged(after) != _merged(before)):
         return
-    if edit.relation not in schema.relations:
-        raise SchemaError(
-            "the schema has no such relation",
-            got=edit.relation,
-            expected=f"one of {', '.join(schema.relation_names)}",
-        )
-    state = _State(run, GraphTables.read(run))
-    for one in in_force([earlier for earlier in log if earlier.number < edit.number]):
-        state.apply(one)
-    row = state.triples.get(state.present(edit.triple_id)) if edit.triple_id else None
-    ends = (edit.head_id, edit.tail_id) if row is None else (row["head_id"], row["tail_id"])
-    relation = schema.relations[edit.relation]
+    seed = _seed(run)
+    standing = _renamed(seed, _merged(before))
+    known = (former & present) | (standing & _renamed(seed, _merged(after)))
+    gate = SchemaGate(schema, (one for one in sorted(known) if one.relation in schema.relations))
+    rows = after.tables.entities.select(["entity_id", "type"]).to_pylist()
+    types = {row["entity_id"]: row["type"] for row in rows}
+    for triple in sorted((present | _renamed(seed, _merged(after))) - known):
+        if triple.relation not in schema.relations:
+            raise SchemaError(
+                "the schema has no such relation",
+                got=triple.relation,
+                expected=f"one of {', '.join(schema.relation_names)}",
+            )
+        _check_types(triple, schema, types)
+        reason = gate.objection(triple, types.get(triple.tail_id, ""))
+        if reason is not None:
+            raise SchemaError(
+                "the edit breaks the schema",
+                where=" ".join(triple),
+                got=reason.removeprefix("schema, "),
+                fix="Reject what speaks against it first, or edit seed/schema.toml.",
+            )
+        gate.add(triple)
+
+
+def _check_types(triple: Triple, schema: Schema, types: Mapping[str, str]) -> None:
+    relation = schema.relations[triple.relation]
     for name, entity_id, allowed in (
-        ("head", ends[0], relation.domain),
-        ("tail", ends[1], relation.range),
+        ("head", triple.head_id, relation.domain),
+        ("tail", triple.tail_id, relation.range),
     ):
-        entity = state.entities.get(state.merged_into(entity_id or ""))
-        if entity is not None and allowed and entity["type"] not in allowed:
+        if allowed and types.get(entity_id) not in allowed:
             raise SchemaError(
                 f"the {name} has a type that the relation does not allow",
-                where=f"{edit.relation}, {name} {entity_id}",
-                got=entity["type"],
+                where=f"{triple.relation}, {name} {entity_id}",
+                got=types.get(entity_id),
                 expected=f"one of {', '.join(sorted(allowed))}",
                 fix="Edit seed/schema.toml where it is too narrow.",
             )
+
+
+def _triples(curated: Curated) -> set[Triple]:
+    rows = curated.tables.triples.select(["head_id", "relation", "tail_id"]).to_pylist()
+    return {Triple(row["head_id"], row["relation"], row["tail_id"]) for row in rows}
+
+
+def _merged(curated: Curated) -> dict[str, str]:
+    """The entity that each merged one has become."""
+    rows = curated.tables.entities.select(["entity_id", "merged_from"]).to_pylist()
+    return {gone: row["entity_id"] for row in rows for gone in row["merged_from"]}
+
+
+def _seed(run: RunDir) -> list[Triple]:
+    """All triples of the seed: an edit must not contradict a held-out one either."""
+    if not run.has("seed/triples"):
+        return []
+    rows = run.read("seed/triples").select(["head_id", "relation", "tail_id"]).to_pylist()
+    return [Triple(row["head_id"], row["relation"], row["tail_id"]) for row in rows]
+
+
+def _renamed(triples: Sequence[Triple], into: Mapping[str, str]) -> set[Triple]:
+    """Triples between the entities that are left; those within one entity are no more."""
+    renamed = set()
+    for one in triples:
+        head, tail = into.get(one.head_id, one.head_id), into.get(one.tail_id, one.tail_id)
+        if head != tail or one.head_id == one.tail_id:
+            renamed.add(Triple(head, one.relation, tail))
+    return renamed
 
 
 def _check_effect(before: Ledger, after: Ledger) -> None:
