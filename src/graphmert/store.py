@@ -398,21 +398,6 @@ class RunDir:
         return self.path / "model"
 
     @property
-    def kg_entities(self) -> Path:
-        """Path of `kg/entities.parquet`."""
-        return self.table_path("kg/entities")
-
-    @property
-    def kg_triples(self) -> Path:
-        """Path of `kg/triples.parquet`."""
-        return self.table_path("kg/triples")
-
-    @property
-    def kg_evidence(self) -> Path:
-        """Path of `kg/evidence.parquet`."""
-        return self.table_path("kg/evidence")
-
-    @property
     def kg_rejected(self) -> Path:
         """Path of `kg/rejected.parquet`."""
         return self.table_path("kg/rejected")
@@ -436,16 +421,6 @@ class RunDir:
     def ledger(self) -> Path:
         """Path of `ledger.json`."""
         return self.path / "ledger.json"
-
-    @property
-    def report_html(self) -> Path:
-        """Path of `report.html`."""
-        return self.path / "report.html"
-
-    @property
-    def report_md(self) -> Path:
-        """Path of `report.md`."""
-        return self.path / "report.md"
 
 
 # --- graphs and chains as tables ------------------------------------------------------------

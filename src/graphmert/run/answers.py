@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,13 +163,6 @@ def head_queries(prepared: Prepared, part: str, *, only_true: bool) -> list[Quer
             if not only_true or (entity, relation) in known:
                 queries.append(Query(span.chain, span.root_start, span.root_end, relation, entity))
     return queries
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """Ranks of held-out triples, one list of rows per system."""
-
-    rows: Mapping[str, list[QueryRow]]
 
 
 class Ranker:
