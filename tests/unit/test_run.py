@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from graphmert.run.answers import asked_heads, draw_evenly, head_queries
 from graphmert.run.extraction import Candidate, _GraphBuilder, average_precision, propose
 from graphmert.run.manifest import Manifest, StageOutput, fingerprint
 from graphmert.run.prepared import Prepared
+from graphmert.run.relation_choice import relation_choice
 from graphmert.run.settings import body_path, kg_path
 from graphmert.run.stages import load_model
 from graphmert.run.training import build_feeds, build_model, drop_stale_training, relation_names
@@ -113,6 +115,38 @@ def test_average_precision_by_hand() -> None:
         (1 / 1 + 2 / 3) / 3
     )
     assert average_precision([], [], 0) == 0.0
+
+
+def test_choice_of_relations_without_the_commonest() -> None:
+    # Three heads, relations 0 (every head has it), 1 and 2; log p finds 0 always, 1 and 2 never.
+    queries = [Query(0, 0, 1, relation, head) for head in (0, 1, 2) for relation in (0, 1, 2)]
+    triples = {
+        "train": np.array([[5, 0, 6], [5, 0, 7], [5, 1, 6], [5, 1, 7], [5, 2, 6], [5, 0, 8]]),
+        "test": np.array([[0, 0, 6], [1, 0, 6], [2, 0, 6], [0, 2, 7], [1, 1, 7]]),
+    }
+    made: Any = SimpleNamespace(
+        relations=("r0", "r1", "r2"),
+        triples=triples,
+        known_tails=lambda part: {(h, r): frozenset({t}) for h, r, t in triples[part].tolist()},
+    )
+    log_p = [-0.1, -1.0, -2.0, -0.1, -2.0, -1.0, -0.1, -3.0, -4.0]
+    found = relation_choice(dict(enumerate(log_p)), queries, made)["relation_choice"]
+    assert (found["n_heads"], found["top1_accuracy"]) == (3, 1.0)
+    assert found["top1_accuracy_commonest_relation"] == 1.0
+    rest = found["without_commonest"]
+    assert (rest["n_heads"], rest["top1_accuracy"]) == (2, 0.0)
+    # By frequency relation 1 is named for both: right for head 1.
+    assert rest["top1_accuracy_relation_frequency"] == 0.5
+    # Two wrong ones come first: precision 1/3 and 2/4.
+    assert rest["average_precision"] == pytest.approx((1 / 3 + 2 / 4) / 2)
+    by_relation = found["by_relation"]
+    assert by_relation["r0"] == {
+        "n_true": 3, "n_heads": 3, "share": 1.0, "average_precision": 1.0,
+    }  # fmt: skip
+    # Relation 1: heads 0, 1, 2 in this order, head 1 has it.
+    assert by_relation["r1"]["average_precision"] == pytest.approx(1 / 2)
+    assert by_relation["r2"]["average_precision"] == pytest.approx(1 / 2)
+    assert relation_choice({}, queries, made) == {}
 
 
 @pytest.fixture(scope="module")
@@ -520,6 +554,38 @@ def test_places_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         kg_path(data.model_copy(update={"kg": "dataset:doid-2021-06"}))
     with pytest.raises(ConfigError, match=r"gone\.obo"):
         kg_path(data.model_copy(update={"kg": str(tmp_path / "gone.obo")}))
+
+
+def test_init_for_documents_asks_the_corpus_and_says_what_to_fetch(tmp_path: Path) -> None:
+    (tmp_path / "papers").mkdir()
+    text = run.init_toml(tmp_path / "papers", "dataset:doid-2021-06")
+    path = tmp_path / "RUN.toml"
+    path.write_text(text, encoding="utf-8")
+    config = run.load(path)
+    assert config.extract.corpus.enabled
+    assert config.extract.corpus.tails == "sequence"
+    assert (config.extract.target_precision, config.inject.method) == (0.8, "scored")
+    head = text.split("out =")[0].splitlines()
+    assert "#   graphmert data fetch doid-2021-06" in head
+    assert "#   graphmert data fetch minilm-l6-384" in head
+    plain = run.init_toml(None, "my.obo")
+    assert "fetch minilm-l6-384" in plain.split("out =")[0]
+    path.write_text(plain, encoding="utf-8")
+    assert not run.load(path).extract.corpus.enabled
+
+
+def test_what_cannot_run_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    tiny_run.write_inputs(tmp_path)
+    for setting, words in (
+        ("extract.corpus.tails=sequence", "definitions have not"),
+        ("evaluate.bi_encoder_steps=5", "no baseline of completing"),
+    ):
+        more = ["extract.corpus.enabled=true"]
+        if "bi_encoder" in setting:
+            more = ["complete.valid=tiny.obo", "complete.test=tiny.obo"]
+        with pytest.raises(ConfigError, match=words):
+            tiny_run.execute(tmp_path, setting, *more)
+    assert not (tmp_path / "run").exists()
 
 
 def test_init_round_trips(tmp_path: Path) -> None:

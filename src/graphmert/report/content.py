@@ -382,6 +382,13 @@ def _calibration_blocks(files: RunFiles) -> tuple[Block, ...]:
             f"{data.get('measured_on', 'test')} candidates, in {len(points)} bins of equal size: "
             f"expected calibration error {data['ece']:.3f}."
         )
+        if counted := (files.metrics.get("extraction") or {}).get("measured_on"):
+            unseen = counted["test"]
+            text += (
+                f" Counted are {unseen['n_places']:,} places of {unseen['n_heads']:,} test heads, "
+                f"in {unseen['n_documents']:,} documents that trained nothing; other places of "
+                f"test heads, {unseen['n_places_in_training_documents']:,}, are asked, not counted."
+            )
         if data.get("target_reached") is False:
             text += " The wanted precision is reached at no threshold."
         names = ("threshold", "precision", "recall", "f1", "n_accepted", "n_true")
@@ -439,9 +446,14 @@ def _beta_table(rows: Sequence[Mapping[str, Any]], chosen: float | None) -> Tabl
 def _extraction_blocks(files: RunFiles) -> tuple[Block, ...]:
     blocks: list[Block] = []
     extraction = files.metrics.get("extraction") or {}
-    rows = [(label(name), number(value)) for name, value in _flatten(extraction)]
+    choice = dict(extraction.get("relation_choice") or {})
+    by_relation = choice.pop("by_relation", None)
+    shown = {**extraction, "relation_choice": choice} if choice else extraction
+    rows = [(label(name), number(value)) for name, value in _flatten(shown)]
     if rows:
         blocks.append(Table(columns=("measure", "value"), rows=tuple(rows)))
+    if by_relation:
+        blocks.append(_choice_table(by_relation))
     if files.triples is not None and len(files.triples):
         counts: dict[str, list[int]] = {}
         table = files.triples.select(["relation", "novel"]).to_pylist()
@@ -460,6 +472,19 @@ def _extraction_blocks(files: RunFiles) -> tuple[Block, ...]:
     if files.rejected is not None and len(files.rejected):
         blocks.append(_rejected_table(files))
     return tuple(blocks)
+
+
+def _choice_table(by_relation: Mapping[str, Mapping[str, Any]]) -> Table:
+    names = ("n_true", "n_heads", "share", "average_precision")
+    return Table(
+        columns=("relation chosen", "heads that have it", "heads", "share", "average precision"),
+        rows=tuple(
+            (relation, *(number(own[name]) for name in names))
+            for relation, own in sorted(by_relation.items())
+        ),
+        note="Test heads in order of the relation's log p; by chance the average precision is "
+        "about the share.",
+    )
 
 
 def _graph_blocks(files: RunFiles) -> tuple[Block, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from graphmert.run.answers import (
 from graphmert.run.evidence import TextEvidence
 from graphmert.run.graph_rows import GraphRows, entity_table
 from graphmert.run.prepared import Prepared
+from graphmert.run.relation_choice import average_precision, relation_choice
 from graphmert.run.settings import ExtractSettings
 from graphmert.shards import Ledger
 
@@ -179,14 +179,6 @@ def choose_rule(
     return rule, fitted
 
 
-def average_precision(scores: Sequence[float], correct: Sequence[bool], n_true: int) -> float:
-    """Mean over all true triples of the precision at the rank where each is found."""
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    hits = np.asarray(correct, dtype=float)[order]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / max(1, n_true))
-
-
 def _correct(
     candidates: Sequence[Candidate], queries: Sequence[Query], prepared: Prepared, part: str
 ) -> list[bool]:
@@ -264,7 +256,7 @@ def extract_test(
     for i in order:
         builder.offer(candidates[i], float(probability[i]), rule.threshold)
     tables, ledger = builder.finish()
-    summary = builder.summary(query_ledger) | _relation_choice(relation_scores, queries, prepared)
+    summary = builder.summary(query_ledger) | relation_choice(relation_scores, queries, prepared)
     return Extracted(tables, ledger, query_ledger, ranker.rows, calibration, summary)
 
 
@@ -285,34 +277,6 @@ def _query_ledger(prepared: Prepared, n_asked: int) -> Ledger:
             ledger.offered(n_queries)
             ledger.leave_out(reason, n_queries, prepared.entity_ids[head])
     return ledger
-
-
-def _relation_choice(
-    scores: Mapping[int, float], queries: Sequence[Query], prepared: Prepared
-) -> dict[str, Any]:
-    """How often the likeliest relation of a test head is one it has, beside the commonest."""
-    if not scores:
-        return {}
-    true = prepared.known_tails("test")
-    by_head: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for index, score in scores.items():
-        by_head[queries[index].head_entity].append((score, queries[index].relation))
-    commonest = int(np.bincount(prepared.triples["train"][:, 1]).argmax())
-    right = sum((head, max(options)[1]) in true for head, options in by_head.items())
-    plain = sum((head, commonest) in true for head in by_head)
-    flat = [(score, (head, r) in true) for head, options in by_head.items() for score, r in options]
-    frequency = np.bincount(prepared.triples["train"][:, 1], minlength=len(prepared.relations))
-    prior = [float(frequency[relation]) for options in by_head.values() for _, relation in options]
-    hits = [hit for _, hit in flat]
-    return {
-        "relation_choice": {
-            "n_heads": len(by_head),
-            "top1_accuracy": right / len(by_head),
-            "top1_accuracy_commonest_relation": plain / len(by_head),
-            "average_precision": average_precision([s for s, _ in flat], hits, sum(hits)),
-            "average_precision_relation_frequency": average_precision(prior, hits, sum(hits)),
-        }
-    }
 
 
 class _GraphBuilder:
