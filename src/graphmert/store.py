@@ -53,6 +53,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         c_value=_SCORE,
         npmi=_SCORE,
     ),
+    "corpus/held_out": _columns(doc_id=_TEXT, split=_TEXT),
     "corpus/candidates": _columns(
         seq_id=_TEXT,
         doc_id=_TEXT,

@@ -50,6 +50,13 @@ class CorpusSettings(Settings):
     take_every: int = Field(
         default=1, ge=1, description="take every n-th document only, to try a run on a part"
     )
+    held_out_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the documents that train nothing because they name held-out heads, "
+        "beyond the one that names each first; extraction from the corpus is measured in these",
+    )
     drop_low_information: bool = Field(
         default=True, description="leave out sequences that are measurements or lists of numbers"
     )

@@ -38,6 +38,7 @@ from graphmert.inject import inject_scored, inject_simple, training_triples
 from graphmert.kept import KeptResults, drop_kept
 from graphmert.kg import KGDocument, Schema, reduce_seed, split_by_head, write_schema
 from graphmert.progress import Progress
+from graphmert.run.holding import hold_out_documents
 from graphmert.run.manifest import PACKAGES, StageOutput, fingerprint
 from graphmert.run.settings import RunConfig, open_embedder
 from graphmert.shards import (
@@ -48,7 +49,7 @@ from graphmert.shards import (
     read_group,
     sha256_file,
 )
-from graphmert.store import RunDir, empty_table, kg_to_tables
+from graphmert.store import RunDir, empty_table, kg_to_tables, make_table
 from graphmert.tokens import Tokenizer
 
 TAGGER_FILE = "tagger.safetensors"
@@ -168,6 +169,7 @@ def prepare_corpus(
     work.write("corpus/mentions", pa.concat_tables(mentions))
     injected = _choose(work, schema, triples, parts, mentions)
     _chains(work, source, schema, parts, mentions, injected)
+    _hold_out(work, triples)
     work.counts |= {"sequences": sequences.num_rows, "entities": len(kg.kg.entities)}
     drop_kept(work.kept)
     return StageOutput(work.files, work.counts, work.ledgers)
@@ -496,6 +498,31 @@ def _chains(
         "triples": len(hung["triple"].unique()),
         "sequences": len(hung["seq_id"].unique()),
     }
+
+
+def _hold_out(work: _Work, triples: pa.Table) -> None:
+    """Choose the documents that train nothing, and write them."""
+    ids = work.run.read("seed/entities")["entity_id"].to_pylist()
+    row_of = {one: row for row, one in enumerate(ids)}
+    heads: dict[str, set[int]] = {part: set() for part in ("train", "valid", "test")}
+    for head, part in zip(
+        triples["head_id"].to_pylist(), triples["split"].to_pylist(), strict=True
+    ):
+        heads[part].add(row_of[head])
+    held = {head: part for part in ("valid", "test") for head in heads[part]}
+    spans = work.run.read("chains/heads")
+    documents = work.run.read("corpus/sequences")["doc_id"].to_pylist()
+    chosen = hold_out_documents(
+        zip(spans["chain"].to_pylist(), spans["entity"].to_pylist(), strict=True),
+        documents,
+        held,
+        measured=set(held) - heads["train"],
+        ids=ids,
+        share=work.config.corpus.held_out_share,
+    )
+    rows = {"doc_id": sorted(chosen), "split": [chosen[one] for one in sorted(chosen)]}
+    work.write("corpus/held_out", make_table("corpus/held_out", rows))
+    work.counts["documents_held_out"] = len(chosen)
 
 
 __all__ = ["TAGGER_FILE", "prepare_corpus"]

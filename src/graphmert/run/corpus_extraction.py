@@ -1,7 +1,7 @@
 """Extraction from a whole corpus: choose relations, propose tails, calibrate, filter, merge.
 
 Everything is chosen on validation heads, asked in the same way as all others; test heads are
-measured with what was chosen.
+measured with what was chosen. Both count only where their document trained nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from graphmert.run.places import (
     choose_queries,
     choose_relation_rule,
     relation_log_p,
+    trains,
 )
 from graphmert.run.prepared import HeadSpan, Prepared
 from graphmert.run.settings import ExtractSettings
@@ -124,9 +125,11 @@ class _Job:
         self.progress.begin("choose relations", total=1)
         log_p_PE = relation_log_p(self.scorer, places)
         self.progress.end()
+        unseen = [place for place, one in enumerate(places) if self._is_measured(one)]
+        self.measured_on = self._measured_on(places)
         self.relations = choose_relation_rule(
-            places,
-            log_p_PE,
+            [places[place] for place in unseen],
+            None if log_p_PE is None else log_p_PE[unseen],
             set(prepared.known_tails("valid")),
             self.heads["valid"],
             recall=corpus.relation_recall,
@@ -140,7 +143,7 @@ class _Job:
         if corpus.tails != "entities":
             phrases, ledger = find_phrases(prepared, min_count=corpus.min_phrase_count)
             self.ledgers.append(ledger)
-            chains = {one.chain for one in places if one.entity in measured}
+            chains = {places[place].chain for place in unseen}
             stand = stand_ins(prepared, chains, {k: v[0] for k, v in self.text.texts.items()})
         self.columns = Columns.build(self.scorer, phrases, stand)
         self.found: Gathered = gather(
@@ -154,6 +157,25 @@ class _Job:
             also=also,
         )
         self.phrase_places = phrases.in_document(prepared)
+
+    def _is_measured(self, span: HeadSpan) -> bool:
+        """Whether a place counts: of a held-out head, in a document that trained nothing."""
+        held = any(span.entity in heads for heads in self.heads.values())
+        return held and not trains(self.prepared, span)
+
+    def _measured_on(self, places: Sequence[HeadSpan]) -> dict[str, Any]:
+        """How many heads and places of each held-out part count, and how many do not."""
+        found: dict[str, Any] = {}
+        for part, heads in self.heads.items():
+            own = [one for one in places if one.entity in heads]
+            unseen = [one for one in own if self._is_measured(one)]
+            found[part] = {
+                "n_heads": len({one.entity for one in unseen}),
+                "n_places": len(unseen),
+                "n_places_in_training_documents": len(own) - len(unseen),
+                "n_documents": len({self.prepared.chain_documents[one.chain] for one in unseen}),
+            }
+        return found
 
     # --- choosing -------------------------------------------------------------------------------
 
@@ -169,7 +191,8 @@ class _Job:
                 "no proposal at a validation head is left to choose with",
                 where="extract.corpus",
                 got=f"{len(self.queries)} queries",
-                fix="Lower extract.corpus.beta, raise relation_recall, or hold out more heads.",
+                fix="Lower extract.corpus.beta, raise relation_recall or corpus.held_out_share, or "
+                "hold out more heads.",
             )
         calibrator = fit_calibrator(self.settings.calibration, raw, correct)
         target = self.settings.target_precision
@@ -198,7 +221,8 @@ class _Job:
     ) -> tuple[list[float], list[bool]]:
         """Raw scores of the triples of a part's heads after the filter, and whether they are true.
 
-        Tails beyond the seed are unlabelled and left aside.
+        Tails beyond the seed are unlabelled and left aside, and so are places in documents that
+        trained.
         """
         true = self.prepared.known_tails(part)
         own = self._of_heads(found, self.heads[part])
@@ -212,11 +236,13 @@ class _Job:
         self, found: Mapping[Key, Sequence[Offer]], heads: frozenset[int]
     ) -> dict[Key, list[Offer]]:
         n_entities = self.columns.n_entities
-        return {
-            key: list(offers)
-            for key, offers in found.items()
-            if key[0] in heads and key[2] < n_entities
-        }
+        own: dict[Key, list[Offer]] = {}
+        for key, offers in found.items():
+            if key[0] in heads and key[2] < n_entities:
+                unseen = [one for one in offers if self._is_measured(self.spans[one.query])]
+                if unseen:
+                    own[key] = unseen
+        return own
 
     def _similar(self, found: Mapping[Key, Sequence[Offer]]) -> dict[Key, list[Offer]]:
         """Keep the offers whose sequence is near enough to the triple's words."""
@@ -322,6 +348,7 @@ class _Job:
         summary: dict[str, Any] = {
             "n_places": self.n_places,
             "n_heads_unlabelled": self.n_unlabelled,
+            "measured_on": self.measured_on,
             "n_queries": len(self.queries),
             "n_proposals": self.found.n_offers,
             "n_candidates": len(self.found.triples),

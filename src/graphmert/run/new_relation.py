@@ -52,6 +52,7 @@ COPIED = (
     "chains/tokenizer.json", "chains/heads.parquet", "seed/entities.parquet",
     "corpus/documents.parquet", "corpus/sequences.parquet", "corpus/mentions.parquet",
     "corpus/candidates.parquet", "corpus/phrases.parquet", "corpus/tagger.safetensors",
+    "corpus/held_out.parquet",
 )  # fmt: skip
 CHANGED = ("chains/chains.parquet", "seed/triples.parquet", "seed/schema.toml")
 UNCHOSEN = "none: the run chose no thresholds, so nothing can be extracted with it"

@@ -20,8 +20,9 @@ def choose_places(prepared: Prepared, *, per_head: int) -> tuple[list[HeadSpan],
     """Choose the mentions that are asked about.
 
     In a sequence an entity is asked about once: at its title, else at its first mention. Of an
-    entity's sequences the first `per_head` stay, titles first, then by SHA-256(sequence, entity):
-    another document changes the choice only where it takes a place.
+    entity's sequences the first `per_head` stay: titles first, of a held-out head then those of
+    documents that train nothing, then by SHA-256(sequence, entity). So another document changes
+    the choice only where it takes a place.
 
     Args:
         prepared: the run.
@@ -45,7 +46,8 @@ def choose_places(prepared: Prepared, *, per_head: int) -> tuple[list[HeadSpan],
         by_entity[span.entity].append(span)
     places: list[HeadSpan] = []
     for entity, spans in by_entity.items():
-        spans.sort(key=lambda span: _draw_key(prepared, span))
+        if per_head:
+            spans.sort(key=lambda span: _draw_key(prepared, span))
         kept = spans[: per_head or len(spans)]
         n_over = len(spans) - len(kept)
         example = prepared.entity_ids[entity]
@@ -60,9 +62,15 @@ def _entities(prepared: Prepared) -> set[int]:
     return {span.entity for span in prepared.heads}
 
 
-def _draw_key(prepared: Prepared, span: HeadSpan) -> tuple[bool, bytes]:
+def _draw_key(prepared: Prepared, span: HeadSpan) -> tuple[bool, bool, bytes]:
     words = f"{prepared.chains[span.chain].chain_id} {prepared.entity_ids[span.entity]}"
-    return not span.is_title, hashlib.sha256(words.encode("utf-8")).digest()
+    is_seen = span.entity in prepared.held_out_heads and trains(prepared, span)
+    return not span.is_title, is_seen, hashlib.sha256(words.encode("utf-8")).digest()
+
+
+def trains(prepared: Prepared, span: HeadSpan) -> bool:
+    """Whether the document of a place is one that the model was trained on."""
+    return prepared.document_part(span.chain) == "train"
 
 
 def relation_log_p(scorer: Scorer, places: Sequence[HeadSpan]) -> np.ndarray | None:

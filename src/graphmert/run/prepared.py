@@ -12,6 +12,7 @@ import numpy as np
 
 from graphmert.chain import LeafTriple, LeafyChain
 from graphmert.kg import Schema, read_schema
+from graphmert.run.holding import hold_out_documents
 from graphmert.store import RunDir, chains_from_table
 from graphmert.tokens import Tokenizer
 
@@ -153,20 +154,26 @@ class Prepared:
         return {head.entity: head for head in reversed(self.heads)}
 
     @cached_property
+    def held_out_heads(self) -> dict[int, str]:
+        """The heads of validation and test triples, with their part."""
+        return {one: part for one, part in self.part_of_head.items() if part != "train"}
+
+    @cached_property
     def _held_out_documents(self) -> dict[str, str]:
-        """Documents in which a held-out head is asked about, where no document defines a term."""
+        """Documents that name held-out heads and train nothing, where none defines a term."""
         if any(head.is_title for head in self.heads):
             return {}
-        return {
-            self.chain_documents[head.chain]: self.part_of_head[entity]
-            for entity, head in self.title_heads.items()
-            if self.part_of_head.get(entity, "train") != "train"
-        }
+        if self.run.has("corpus/held_out"):
+            table = self.run.read("corpus/held_out")
+            return dict(zip(*(one.to_pylist() for one in table.columns), strict=True))
+        mentions = ((head.chain, head.entity) for head in self.heads)
+        return hold_out_documents(mentions, self.chain_documents, self.held_out_heads)
 
     def document_part(self, chain: int) -> str:
         """The part a chain's document belongs to: held-out documents train nothing.
 
-        A document is held out that defines a held-out head, or in which one is asked about.
+        A document is held out that defines a held-out head; where none defines a term, one that
+        `hold_out_documents` chose.
         """
         if self._held_out_documents:
             return self._held_out_documents.get(self.chain_documents[chain], "train")
