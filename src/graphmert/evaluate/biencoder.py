@@ -304,20 +304,23 @@ class BiEncoderData:
         relation_labels: per relation its words.
         tokenizer: the body's tokenizer.
         config: lengths, sizes and the seed.
+        triple_texts: per triple the text to read with it, in place of its head's own.
     """
 
     def __init__(
         self,
         triples: TrainTriples,
         *,
-        texts: Mapping[int, str] | Sequence[str],
+        texts: Mapping[int, str] | Sequence[str] = (),
         names: Sequence[str],
         relation_labels: Sequence[str],
         tokenizer: Tokenizer,
         config: BiEncoderConfig,
+        triple_texts: Sequence[str] | None = None,
     ) -> None:
         self.triples = triples
         self.texts = texts
+        self.triple_texts = triple_texts
         self.names = names
         self.relation_labels = relation_labels
         self.tokenizer = tokenizer
@@ -346,7 +349,7 @@ class BiEncoderData:
                 head=int(triples.head[i]),
                 head_name=self.names[int(triples.head[i])],
                 relation=int(triples.relation[i]),
-                text=self.texts[int(triples.head[i])],
+                text=self._text(int(i)),
             )
             for i in drawn.triple
         ]
@@ -367,6 +370,11 @@ class BiEncoderData:
                 excluded=torch.from_numpy(drawn.excluded),
             )
         ]
+
+    def _text(self, triple: int) -> str:
+        if self.triple_texts is not None:
+            return self.triple_texts[triple]
+        return self.texts[int(self.triples.head[triple])]
 
     def _tensors(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         return pad(tokenise(texts, self.tokenizer, max_tokens=max_tokens), self.tokenizer.pad_id)

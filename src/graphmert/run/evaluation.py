@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from graphmert.errors import DataError
 from graphmert.evaluate import (
     Baseline,
     NearestName,
@@ -32,7 +34,7 @@ from graphmert.recipe import TrainConfig
 from graphmert.run.answers import Ranker, head_queries
 from graphmert.run.manifest import fingerprint
 from graphmert.run.prepared import Prepared
-from graphmert.run.settings import EvaluateSettings, RunConfig, body_path
+from graphmert.run.settings import DEFINITIONS, EvaluateSettings, RunConfig, body_path
 from graphmert.run.training import build_plain, drop_stale_training
 from graphmert.shards import read_table, sha256_file
 from graphmert.train import train
@@ -81,8 +83,8 @@ def evaluate_run(
     """
     systems = table_to_ranks(read_table(run_dir / "kg" / "ranks.parquet"))
     queries = head_queries(prepared, "test", only_true=True)
-    texts = _texts(prepared)
-    asked = [_text_query(prepared, texts, query) for query in queries]
+    texts = _Texts.read(config, prepared)
+    asked = [texts.query(query) for query in queries]
     found, timings = baselines(config, prepared, texts, asked, run_dir, progress)
     for baseline in found:
         ranker = Ranker(prepared, queries, "test")
@@ -96,25 +98,82 @@ def evaluate_run(
     return systems, timings
 
 
-def _texts(prepared: Prepared) -> dict[str, str]:
-    documents = prepared.run.read("corpus/documents")
-    ids, texts = documents.column("doc_id").to_pylist(), documents.column("text").to_pylist()
-    return dict(zip(ids, texts, strict=True))
+@dataclass(frozen=True)
+class _Texts:
+    """What the baselines read: a term's definition, or the sequence that names a head.
+
+    Attributes:
+        documents: text of each document.
+        sequences: text of each chain's sequence; empty where documents define terms.
+    """
+
+    prepared: Prepared
+    documents: Mapping[str, str]
+    sequences: Sequence[str]
+
+    @classmethod
+    def read(cls, config: RunConfig, prepared: Prepared) -> _Texts:
+        documents = prepared.run.read("corpus/documents")
+        ids, texts = documents.column("doc_id").to_pylist(), documents.column("text").to_pylist()
+        found = dict(zip(ids, texts, strict=True))
+        if config.data.corpus == DEFINITIONS:
+            return cls(prepared, found, ())
+        spans = prepared.run.read("corpus/sequences").select(["doc_id", "start", "end"])
+        columns = (column.to_pylist() for column in spans.columns)
+        sequences = [found[doc][start:end] for doc, start, end in zip(*columns, strict=True)]
+        return cls(prepared, found, sequences)
+
+    def query(self, query: Query) -> TextQuery:
+        """The query with its text."""
+        prepared = self.prepared
+        document = prepared.chain_documents[query.chain]
+        return TextQuery(
+            head=query.head_entity,
+            head_name=prepared.names[query.head_entity],
+            relation=query.relation,
+            text=self.sequences[query.chain] if self.sequences else self.documents[document],
+        )
+
+    def examples(self) -> tuple[list[tuple[int, int, int]], list[str]]:
+        """Training triples with the text of each: once for every place the encoder learns from."""
+        prepared = self.prepared
+        if self.sequences:
+            found = [
+                ((leaf.head_entity, leaf.relation, leaf.tail_entity), self.sequences[place])
+                for place, chain in enumerate(prepared.chains)
+                if prepared.document_part(place) == "train"
+                for leaf in chain.triples
+            ]
+        else:
+            ids = prepared.entity_ids
+            found = [
+                ((head, relation, tail), self.documents[ids[head]])
+                for head, relation, tail in prepared.triples["train"].tolist()
+                if ids[head] in self.documents
+            ]
+        return [triple for triple, _ in found], [text for _, text in found]
 
 
-def _text_query(prepared: Prepared, texts: Mapping[str, str], query: Query) -> TextQuery:
-    return TextQuery(
-        head=query.head_entity,
-        head_name=prepared.names[query.head_entity],
-        relation=query.relation,
-        text=texts[prepared.chain_documents[query.chain]],
-    )
+def check_baselines(config: RunConfig, prepared: Prepared) -> None:
+    """Refuse, before anything is trained, a baseline that has nothing to train on.
+
+    Raises:
+        DataError: no training triple has a text.
+    """
+    if config.evaluate.bi_encoder_steps and not _Texts.read(config, prepared).examples()[0]:
+        raise DataError(
+            "the bi-encoder has no training triple with a text",
+            where="evaluate.bi_encoder_steps",
+            got=f"{len(prepared.triples['train'])} training triples",
+            expected="training documents with injected triples",
+            fix="Lower inject.alpha or corpus.held_out_share, or set evaluate.bi_encoder_steps=0.",
+        )
 
 
 def baselines(
     config: RunConfig,
     prepared: Prepared,
-    texts: Mapping[str, str],
+    texts: _Texts,
     asked: Sequence[TextQuery],
     run_dir: Path,
     progress: Progress,
@@ -177,7 +236,7 @@ def _bi_encoder_training(config: RunConfig) -> TrainConfig:
 def _trained_bi_encoder(
     config: RunConfig,
     prepared: Prepared,
-    texts: Mapping[str, str],
+    texts: _Texts,
     run_dir: Path,
     progress: Progress,
 ) -> tuple[Baseline, dict[str, Any]]:
@@ -185,14 +244,10 @@ def _trained_bi_encoder(
     settings = config.evaluate
     encoder_config = _bi_encoder_config(settings, config.seed)
     model = BiEncoder(build_plain(config, prepared, PLAIN), prepared.tokenizer, encoder_config)
-    rows = [tuple(row) for row in prepared.triples["train"].tolist()]
-    own_text = {
-        row: texts[entity_id] for row, entity_id in enumerate(prepared.entity_ids)
-        if entity_id in texts
-    }  # fmt: skip
+    rows, triple_texts = texts.examples()
     data = BiEncoderData(
-        TrainTriples.build([row for row in rows if row[0] in own_text]),
-        texts=own_text,
+        TrainTriples.build(rows),
+        triple_texts=triple_texts,
         names=prepared.names,
         relation_labels=prepared.relation_labels,
         tokenizer=model.tokenizer,
@@ -200,7 +255,10 @@ def _trained_bi_encoder(
     )
     steps = settings.bi_encoder_steps
     train_config = _bi_encoder_training(config)
-    tables = [sha256_file(path) for path in (prepared.run.documents, prepared.run.seed_triples)]
+    files = [prepared.run.documents, prepared.run.seed_triples]
+    if texts.sequences:
+        files += [prepared.run.chains, prepared.run.table_path("corpus/held_out")]
+    tables = [sha256_file(path) for path in files if path.is_file()]
     inputs = fingerprint(
         prepared.tokenizer.fingerprint,
         config.model.model_dump(mode="json"),
@@ -251,6 +309,7 @@ def beats_untrained(section: Mapping[str, Any]) -> bool:
 
 __all__ = [
     "beats_untrained",
+    "check_baselines",
     "evaluate_run",
     "ranks_to_table",
     "summarise",

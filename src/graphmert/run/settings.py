@@ -258,6 +258,30 @@ class RunConfig(Settings):
     complete: CompleteSettings = CompleteSettings()
 
 
+def require_runnable(config: RunConfig) -> None:
+    """Refuse settings that would end in an error only after a training.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    corpus = config.extract.corpus
+    if config.data.corpus == DEFINITIONS and corpus.enabled and corpus.tails != "entities":
+        raise ConfigError(
+            "tails beyond the seed need candidate entities, which definitions have not",
+            where="extract.corpus.tails",
+            got=corpus.tails,
+            expected="entities",
+            fix="Give documents as data.corpus, or set extract.corpus.tails to entities.",
+        )
+    if config.complete.is_on and config.evaluate.bi_encoder_steps:
+        raise ConfigError(
+            "the bi-encoder is no baseline of completing a graph",
+            where="evaluate.bi_encoder_steps",
+            got=config.evaluate.bi_encoder_steps,
+            expected="0",
+        )
+
+
 def kg_paths(data: DataSettings) -> list[Path]:
     """Resolve the places of the KG's sources to files and folders.
 

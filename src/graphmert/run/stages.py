@@ -20,7 +20,7 @@ from graphmert.progress import Progress
 from graphmert.report import render_report
 from graphmert.run.answers import Scorer
 from graphmert.run.corpus_extraction import CorpusExtracted, extract_corpus
-from graphmert.run.evaluation import evaluate_run, ranks_to_table, summarise
+from graphmert.run.evaluation import check_baselines, evaluate_run, ranks_to_table, summarise
 from graphmert.run.extraction import Extracted, Rule, choose_rule, extract_test
 from graphmert.run.forming import form_test_tails
 from graphmert.run.helping import help_extraction
@@ -41,6 +41,7 @@ def train_stage(
 ) -> StageOutput:
     """Train, going on from the last checkpoint of the same fingerprint."""
     prepared = load_prepared(config, run_dir)
+    check_baselines(config, prepared)
     out = run_dir / "model"
     result = train_run(config, prepared, out, fingerprint=fingerprint, progress=progress)
     counts: dict[str, Any] = {
