@@ -57,6 +57,7 @@ def test_init_writes_a_file_that_runs(tmp_path: Path) -> None:
         tmp_path, "init", "--corpus", "definitions", "--kg", "tiny.obo", "--out", "N.toml"
     )
     assert made.exit_code == 0
+    assert "graphmert data fetch minilm-l6-384" in made.stderr
     text = (tmp_path / "N.toml").read_text(encoding="utf-8")
     assert text.count("# ") > 30
     small = ("--set", "data.body=", "--set", "split.n_valid_heads=8", "--set")

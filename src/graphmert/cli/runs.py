@@ -47,9 +47,18 @@ def init(
         from graphmert import run as run_module
         from graphmert import shards
 
-        shards.atomic_write_text(out, run_module.init_toml(corpus, kg))
+        text = run_module.init_toml(corpus, kg)
+        shards.atomic_write_text(out, text)
+        for line in _fetch_lines(text):
+            say(f"first, if it is not there: {line}")
         say(f"edit it, then: graphmert run {shlex.quote(str(out))}")
         print_result({"path": str(out)}, as_json)
+
+
+def _fetch_lines(text: str) -> list[str]:
+    """The commands at the top of a run file that fetch what it names."""
+    lines = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    return [line for line in lines if line.startswith("graphmert data fetch ")]
 
 
 def run(

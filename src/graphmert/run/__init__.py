@@ -16,13 +16,17 @@ from graphmert.inject import InjectSettings
 from graphmert.progress import Progress, Silent
 from graphmert.run.manifest import PACKAGE, Manifest, StageOutput, fingerprint
 from graphmert.run.settings import (
+    DATASET,
     DEFINITIONS,
+    CorpusExtractSettings,
     DataSettings,
+    ExtractSettings,
     RunConfig,
     body_path,
     corpus_path,
     kg_paths,
     kg_source,
+    require_runnable,
 )
 from graphmert.shards import atomic_write_text, sha256_file
 
@@ -53,6 +57,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 def init_toml(corpus: str | Path | None, kg: str | Path) -> str:
     """A commented run file for a KG and documents, or for a KG whose definitions are the corpus.
 
+    With documents it asks wherever they name an entity, so that the graph is one of the corpus.
+
     Raises:
         ConfigError: the corpus does not exist.
     """
@@ -66,12 +72,34 @@ def init_toml(corpus: str | Path | None, kg: str | Path) -> str:
             got=documents,
             expected=f"a file or folder of documents, dataset:NAME, or {DEFINITIONS}",
         )
-    config = RunConfig(
-        out="run-output",
-        data=data,
-        inject=InjectSettings(method="all" if documents == DEFINITIONS else "scored"),
+    if documents == DEFINITIONS:
+        config = RunConfig(out="run-output", data=data)
+    else:
+        config = RunConfig(
+            out="run-output",
+            data=data,
+            inject=InjectSettings(method="scored"),
+            extract=ExtractSettings(
+                token_scores=False,
+                target_precision=0.8,
+                sweep=True,
+                corpus=CorpusExtractSettings(enabled=True, tails="sequence"),
+            ),
+        )
+    fetch = "".join(f"#   graphmert data fetch {name}\n" for name in datasets_of(config))
+    return f"# Needed once, on a machine that has not got it:\n#\n{fetch}\n" + to_toml(
+        config, comments=True
     )
-    return to_toml(config, comments=True)
+
+
+def datasets_of(config: RunConfig) -> list[str]:
+    """The data sets that a run file names, which must be fetched before it runs."""
+    sources = [config.data.kg] if isinstance(config.data.kg, str) else [*config.data.kg]
+    places = [*sources, config.data.corpus, config.data.body]
+    if config.data.corpus != DEFINITIONS:
+        places.append(config.embedding.model)
+    named = (one.removeprefix(DATASET) for one in places if one.startswith(DATASET))
+    return list(dict.fromkeys(named))
 
 
 def execute(
@@ -100,6 +128,7 @@ def execute(
             expected="a weight for entity",
             fix="Add entity = 1.0, or stop after --stage train.",
         )
+    require_runnable(config)
     run_dir = Path(config.out)
     plan = _Plan(config, run_dir)
     if dry_run:
