@@ -242,8 +242,15 @@ def _trained_bi_encoder(
 ) -> tuple[Baseline, dict[str, Any]]:
     """Train the run's own body, from its own start, as a bi-encoder on the same triples."""
     settings = config.evaluate
+    body = build_plain(config, prepared, PLAIN)
     encoder_config = _bi_encoder_config(settings, config.seed)
-    model = BiEncoder(build_plain(config, prepared, PLAIN), prepared.tokenizer, encoder_config)
+    # A network from random weights has no more positions than a sequence has tokens.
+    limits = {
+        name: min(getattr(encoder_config, name), body.config.n_positions)
+        for name in ("max_query_tokens", "max_name_tokens")
+    }
+    encoder_config = encoder_config.model_copy(update=limits)
+    model = BiEncoder(body, prepared.tokenizer, encoder_config)
     rows, triple_texts = texts.examples()
     data = BiEncoderData(
         TrainTriples.build(rows),
