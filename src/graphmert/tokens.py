@@ -87,7 +87,7 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            loaded = AutoTokenizer.from_pretrained(str(path_or_id))
+            loaded = AutoTokenizer.from_pretrained(str(path_or_id), local_files_only=True)
         except (OSError, ValueError) as error:
             raise CapabilityError(
                 "the tokenizer could not be loaded",

@@ -275,7 +275,7 @@ def _trained_bi_encoder(
         repr(train_config),
     )
     out_dir = run_dir / "baselines" / "bi_encoder"
-    drop_stale_training(out_dir, inputs)
+    drop_stale_training(out_dir, inputs, progress)
     progress.begin("train baseline bi_encoder", total=steps, unit="updates")
     result = train(
         model,

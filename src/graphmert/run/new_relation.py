@@ -538,7 +538,7 @@ def _fit(
     inputs = fingerprint(
         [sha256_file(path) for path in tables], start, place, settings.model_dump(mode="json")
     )
-    drop_stale_training(out / "fit", inputs)
+    drop_stale_training(out / "fit", inputs, progress)
     fitted = RelationFit(model, place)
     progress.begin("fit the relation", total=settings.steps, unit="updates")
     train(
