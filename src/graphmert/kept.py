@@ -108,6 +108,8 @@ class KeptResults:
         if isinstance(value, Mapping):
             pairs = ((key, one) for key, one in value.items())
             return {"dict": [[self._encode(x, tables) for x in pair] for pair in pairs]}
+        if isinstance(value, np.ndarray):
+            raise TypeError(f"an array of {value.ndim} dimensions cannot be kept")
         if type(value).__name__ in self.records:
             fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
             return {

@@ -191,8 +191,8 @@ def _growth_section(comparison: Mapping[str, Any]) -> Section:
         note = ""
         if average["n_systems"]:
             note = (
-                f"Average over {average['n_systems']} ranked trained systems: {average['change']:+.4f}, "
-                f"{average['percent']:+.2f} %."
+                f"Average over {average['n_systems']} ranked trained systems: "
+                f"{average['change']:+.4f}, {average['percent']:+.2f} %."
             )
         blocks.append(Paragraph(f"From {step['from']:,} to {step['to']:,} training vectors:"))
         columns = ("system", "change of test cosine", "relative", "ranked")

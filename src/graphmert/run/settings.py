@@ -264,6 +264,13 @@ def require_runnable(config: RunConfig) -> None:
     Raises:
         ConfigError: names the setting.
     """
+    parted = config.train.micro_batch_size or config.train.max_tokens_per_micro_batch
+    if config.complete.is_on and parted:
+        raise ConfigError(
+            "the chains of an update are candidates for one another and cannot be parted",
+            where="train.micro_batch_size",
+            fix="Leave it out; lower train.batch_size.",
+        )
     corpus = config.extract.corpus
     if config.data.corpus == DEFINITIONS and corpus.enabled and corpus.tails != "entities":
         raise ConfigError(

@@ -59,9 +59,9 @@ def test_and_a_run_on_code(tmp_path: Path, case: str) -> None:
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with tiny_run.working_in(tmp_path):
-        with pytest.raises(ConfigError, match=r"WORLD_SIZE.*got 2.*torchrun"):
-            run.execute(build(tiny_run.settings(), RunConfig))
+    wanted = pytest.raises(ConfigError, match=r"WORLD_SIZE.*got 2.*torchrun")
+    with tiny_run.working_in(tmp_path), wanted:
+        run.execute(build(tiny_run.settings(), RunConfig))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -65,12 +65,6 @@ def build_feeds(
     config: RunConfig, prepared: Completion, model: GraphMERTConfig
 ) -> tuple[WalkFeed, WalkFeed]:
     """Walks over the training triples, and the validation triples one by one."""
-    if config.train.micro_batch_size or config.train.max_tokens_per_micro_batch:
-        raise ConfigError(
-            "the chains of an update are candidates for one another and cannot be parted",
-            where="train.micro_batch_size",
-            fix="Leave it out; lower train.batch_size.",
-        )
     graph = prepared.graph("train")
     walks = config.complete.walks
     single = walks.model_copy(update={"walk_length": 1, "ask_rate": 0.0, "blind_share": 0.0})
